@@ -9,7 +9,6 @@ Every step may be repeated; ``undo`` takes away all that a move has made here.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import tempfile
@@ -19,12 +18,21 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from agent.errors import NoRoom, Refusal
-from agent.piping import passed_on
-from agent.saving import PACK, UNPACK, NoSuchVolume, Saving, at_folder, started, unpacked
+from agent.saving import (
+    PACK,
+    UNPACK,
+    NoSuchVolume,
+    Saving,
+    at_folder,
+    check_room,
+    open_data,
+    packed,
+    started,
+    unpacked,
+)
 from agent.volumes import listing, replacing
 from agent.volumes.replacing import check_unused, opened
 from specs.kit import disk
-from specs.kit.amounts import size as amount
 from specs.kit.room import measure
 from specs.objects import VolumeLook
 
@@ -37,9 +45,7 @@ if TYPE_CHECKING:
     from agent.tasks.effects import Volumes
 
 _MARK: Final = "moved"  # beside a volume's data: which move put it there
-_SPARE: Final = 256 << 20
 _DRAFT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-_CHANGED: Final = 1  # tar's exit code: a file changed while it was read
 _MANY: Final = 512  # records sent at once
 
 
@@ -112,10 +118,7 @@ class Moving:
     async def differences(self, request: web.Request) -> web.StreamResponse:
         """Answer with an archive of the entries whose paths are sent, each ended by a NUL."""
         path, _ = self._at(request)
-        try:
-            data = await self._volumes.open(path.name)
-        except FileNotFoundError:
-            raise NoSuchVolume(f"volume {path.name} is not on this node") from None
+        data = await open_data(self._volumes, path.name)
         with tempfile.TemporaryFile() as names:
             try:
                 async for piece in request.content.iter_any():
@@ -128,30 +131,24 @@ class Moving:
                 *(*PACK, "--no-recursion", "--ignore-failed-read", "--no-unquote", "--null"),
                 *("--file=-", at_folder(data), "--verbatim-files-from", "--files-from=-"),
             )
-            response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
             async with started(data, command, unpacks=False, given=names.fileno()) as tar:
-                await response.prepare(request)
-                with contextlib.suppress(ConnectionError):
-                    if await passed_on(tar, response, fine=(0, _CHANGED)):
-                        await response.write_eof()
-                    elif request.transport is not None:
-                        request.transport.abort()
-        return response
+                return await packed(tar, request)
 
     async def take(self, request: web.Request) -> None:
         """Unpack what is sent into a draft, which is made where there is none."""
         path, _ = self._at(request)
         draft = _draft(path, request.match_info["draft"])
         await asyncio.to_thread(_begun, draft)
-        _check_room(draft, request.query.get("size", ""))
-        data = os.open(draft / "_data", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        # Names come level by level: no folder's time is final before all are there.
-        command = (*UNPACK, "--delay-directory-restore", "--file=-", at_folder(data))
-        async with started(data, command, unpacks=True) as tar:
-            try:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            check_room(draft, request.query.get("size", ""))
+            data = os.open(draft / "_data", flags)
+            # Names come level by level: no folder's time is final before all are there.
+            command = (*UNPACK, "--delay-directory-restore", "--file=-", at_folder(data))
+            async with started(data, command, unpacks=True) as tar:
                 await unpacked(tar, request, draft)
-            except NoRoom as full:  # no other node is asked for: trying again does not help
-                raise Refusal(str(full)) from None
+        except NoRoom as full:  # no other node is asked for: trying again does not help
+            raise Refusal(str(full)) from None
 
     async def drop(self, request: web.Request) -> None:
         """Remove from a draft the entries whose paths are sent, each ended by a NUL."""
@@ -254,15 +251,6 @@ def _begun(draft: Path) -> None:
     except OSError:
         replacing.discard(new)
         raise
-
-
-def _check_room(draft: Path, size: str) -> None:
-    room = measure(draft)
-    if size.isdecimal() and room is not None and int(size) + _SPARE > room.free:
-        raise Refusal(
-            f"{amount(int(size))} do not fit on this node's disk: {amount(room.free)} are free, "
-            f"and {amount(_SPARE)} must stay so"
-        )
 
 
 def _dropped(data: Path, names: list[bytes]) -> None:

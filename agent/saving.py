@@ -21,7 +21,7 @@ from agent.piping import PIECE, SILENCE, end, feed, passed_on, stuck
 from agent.tasks.record import Phase
 from agent.volumes.replacing import check_unused
 from specs.kit.amounts import size as amount
-from specs.kit.room import measure
+from specs.kit.room import ARCHIVES, measure
 from specs.kit.tarends import TarEnds
 from specs.objects import Restored
 
@@ -41,7 +41,6 @@ _TAR: Final = (
 PACK: Final = (*_TAR, "--create", "--format=posix", "--sparse", "--one-file-system")
 UNPACK: Final = (*_TAR, "--extract", "--same-owner", "--preserve-permissions")
 _CHANGED: Final = 1  # tar's exit code: a file changed while it was read
-_SPARE: Final = 256 << 20  # bytes that stay free on the node's disk
 _STRIDE: Final = 16 << 20  # bytes between two looks at it
 _SAID: Final = 8192
 
@@ -59,27 +58,16 @@ class Saving:
 
     async def read(self, name: str, request: web.Request) -> web.StreamResponse:
         """Answer with the archive of all data of a volume. Raises NoSuchVolume."""
-        try:
-            data = await self._volumes.open(name)
-        except FileNotFoundError:
-            raise NoSuchVolume(f"volume {name} is not on this node") from None
+        data = await open_data(self._volumes, name)
         async with started(data, (*PACK, "--file=-", at_folder(data), "."), unpacks=False) as tar:
-            response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
-            await response.prepare(request)
-            with contextlib.suppress(ConnectionError):
-                if await passed_on(tar, response, fine=(0, _CHANGED)):
-                    await response.write_eof()
-                elif request.transport is not None:
-                    # Nothing says "not whole" but a stream that is cut.
-                    request.transport.abort()
-        return response
+            return await packed(tar, request)
 
     async def write(self, name: str, request: web.Request) -> Restored:
         """Make what is sent the data of a volume, all of it or nothing. Raises Refusal, Later."""
         replace = request.query.get("replace") == "1"
         check_unused(name, self.users(name))  # early, before all is sent
         async with self._volumes.draft() as draft:
-            _room(draft, request.query.get("size", ""))
+            check_room(draft, request.query.get("size", ""))
             data = os.open(draft / "_data", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             async with started(data, (*UNPACK, "--file=-", at_folder(data)), unpacks=True) as tar:
                 await unpacked(tar, request, draft)
@@ -114,13 +102,21 @@ def at_folder(folder: int) -> str:
     return f"--directory=/proc/self/fd/{folder}"
 
 
-def _room(draft: Path, size: str) -> None:
-    """Refuse what cannot fit, where it is known how large it is."""
+async def open_data(volumes: Volumes, name: str) -> int:
+    """Return a descriptor of a volume's data. Raises NoSuchVolume."""
+    try:
+        return await volumes.open(name)
+    except FileNotFoundError:
+        raise NoSuchVolume(f"volume {name} is not on this node") from None
+
+
+def check_room(draft: Path, size: str) -> None:
+    """Refuse what cannot fit, where it is known how large it is. Raises NoRoom."""
     room = measure(draft)
-    if size.isdecimal() and room is not None and int(size) + _SPARE > room.free:
+    if size.isdecimal() and room is not None and int(size) + ARCHIVES > room.free:
         raise NoRoom(
             f"{amount(int(size))} do not fit on this node's disk: {amount(room.free)} are free, "
-            f"and {amount(_SPARE)} must stay so"
+            f"and {amount(ARCHIVES)} must stay so"
         )
 
 
@@ -166,10 +162,23 @@ class _Spared:
             return
         self._left = _STRIDE
         room = measure(self._folder)
-        if room is not None and room.free < _SPARE:
+        if room is not None and room.free < ARCHIVES:
             raise NoRoom(
-                f"the archive does not fit on this node's disk: {amount(_SPARE)} must stay free"
+                f"the archive does not fit on this node's disk: {amount(ARCHIVES)} must stay free"
             )
+
+
+async def packed(tar: asyncio.subprocess.Process, request: web.Request) -> web.StreamResponse:
+    """Answer with what tar packs; what is not whole is cut off."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        if await passed_on(tar, response, fine=(0, _CHANGED)):
+            await response.write_eof()
+        elif request.transport is not None:
+            # Nothing says "not whole" but a stream that is cut.
+            request.transport.abort()
+    return response
 
 
 async def unpacked(tar: asyncio.subprocess.Process, request: web.Request, folder: Path) -> None:

@@ -17,6 +17,7 @@ FLOOR = 64 << 20  # bytes below which nothing new is begun; of a small disk a tw
 FLOOR_FILES = 1024  # inodes likewise
 SHARE = 20
 IMAGES = 256 << 20  # bytes that an image leaves free; with less none is fetched
+ARCHIVES = 256 << 20  # bytes that a volume's archive, or its move, leaves free on a node's disk
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 

@@ -10,7 +10,7 @@ from agent.saving import Saving
 from agent.tasks.adoption import Found
 from agent.tasks.holdings import Holdings, Stray
 from agent.tasks.record import Record
-from specs.kit.room import Room
+from specs.kit.room import ARCHIVES, Room
 from specs.stack import TaskSpec
 from specs.wire import Assignment
 
@@ -63,4 +63,4 @@ def test_what_nobody_knows_the_size_of_is_refused_before_the_disk_is_full(tmp_pa
     with pytest.raises(NoRoom, match="must stay free"):
         poured()
     left = free - sum(seen)
-    assert saving._SPARE - saving._STRIDE <= left < saving._SPARE
+    assert ARCHIVES - saving._STRIDE <= left < ARCHIVES

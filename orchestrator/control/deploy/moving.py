@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from orchestrator.control.mirror.node_view import node_status
+from orchestrator.control.mirror.observed import MoveFigures
 from orchestrator.control.planning import moving
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from specs.kit.amounts import as_set, size
+from specs.kit.room import ARCHIVES
 from specs.states import HEARD
 
 if TYPE_CHECKING:
@@ -50,16 +52,6 @@ ROUNDS = 4  # times what changed meanwhile is sent before that
 SAME = 3  # tries to make the copies the same once nothing writes
 MOST = 4_000_000  # entries: both lists are compared in memory
 PIECE = 1 << 20
-SPARE = 256 << 20  # bytes that stay free on the target
-
-
-@dataclass(slots=True)
-class MoveFigures:
-    """How far a move is; for people."""
-
-    waits: str = ""
-    sent: int = 0
-    size: int = 0
 
 
 class MoveChanged(Exception):
@@ -219,8 +211,7 @@ class VolumeMoves:
             lasted = self._clock.monotonic() - began
             if volume.move is None or volume.move.phase != "closing" or volume.move.back:
                 continue  # nothing is stopped: `--cancel` ends it
-            condition = self._cluster.conditions.get(volume.node)
-            heard = condition is not None and condition.status in HEARD
+            heard = node_status(self._cluster, volume.node) in HEARD
             silent = None if heard else silent if silent is not None else lasted
             if silent is not None and lasted - silent > CLOSED_PATIENCE:
                 raise MoveRefused(
@@ -246,10 +237,10 @@ class VolumeMoves:
         going = self.going[volume.name]
         going.size = source.size
         first = await self._tree(volume.move.to, volume, draft=True)
-        if not first and 0 <= target.free < source.size + SPARE:
+        if not first and 0 <= target.free < source.size + ARCHIVES:
             raise MoveRefused(
                 f"{size(source.size)} do not fit on {volume.move.called}: {size(target.free)} are "
-                f"free there, and {size(SPARE)} must stay so"
+                f"free there, and {size(ARCHIVES)} must stay so"
             )
         for _ in range(ROUNDS):
             before = going.sent

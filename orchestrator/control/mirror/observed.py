@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
+class MoveFigures:
+    """How far a move is; for people."""
+
+    waits: str = ""
+    sent: int = 0
+    size: int = 0
+
+
+@dataclass(slots=True)
 class TaskMark:
     """One task's history as far as this process saw it."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import former
 from orchestrator.control.mirror.users import users
@@ -15,21 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.mirror.observed import MoveFigures
     from orchestrator.control.mirror.records import StoredContent, Volume
-
-
-class HowFar(Protocol):
-    """How far a move is."""
-
-    @property
-    def waits(self) -> str: ...
-    @property
-    def sent(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-
-
-_NONE: Mapping[str, HowFar] = {}
 
 
 def network_rows(cluster: Cluster) -> tuple[NetworkRow, ...]:
@@ -59,7 +47,9 @@ def network_rows(cluster: Cluster) -> tuple[NetworkRow, ...]:
     return tuple(sorted(rows, key=lambda row: (row.name, row.id)))
 
 
-def volume_rows(cluster: Cluster, going: Mapping[str, HowFar] = _NONE) -> tuple[VolumeRow, ...]:
+def volume_rows(
+    cluster: Cluster, going: Mapping[str, MoveFigures] = MappingProxyType({})
+) -> tuple[VolumeRow, ...]:
     """Return the volumes, those too that are on their way out; ``going``: how far moves are."""
     found = users(cluster)
     rows = [
@@ -121,7 +111,7 @@ def _node_name(cluster: Cluster, volume: Volume) -> str:
     return node.name if node is not None else volume.home or volume.node
 
 
-def _move(record: Volume, going: HowFar | None) -> MoveRow | None:
+def _move(record: Volume, going: MoveFigures | None) -> MoveRow | None:
     if record.move is None:
         return None
     move = MoveRow(to=record.move.called, phase=record.move.phase, back=record.move.back)
