@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.node_view import node_status
 from specs.lease import Candidate, LeaseBook
 from specs.states import FINAL, HEARD, Desired, TaskState
 from specs.wire import LeaseAnswer
@@ -69,11 +70,8 @@ class Leases:
         for node in [n for n in self._book.claims if n not in self._cluster.nodes]:
             del self._book.claims[node]
             self._book.confirmed.pop(node, None)
-        self._homes = {
-            task: node
-            for task, node in self._homes.items()
-            if task in {holder for holder, _ in self._book.holder.values()}
-        }
+        holding = {task for task, _ in self._book.holder.values()}
+        self._homes = {task: node for task, node in self._homes.items() if task in holding}
 
     def _candidate(self, task: Task) -> Candidate:
         return Candidate(
@@ -87,5 +85,4 @@ class Leases:
         )
 
     def _heard(self, node: str) -> bool:
-        condition = self._cluster.conditions.get(node)
-        return condition is not None and condition.status in HEARD
+        return node_status(self._cluster, node) in HEARD

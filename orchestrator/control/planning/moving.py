@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.control.mirror.effective import of_oneoff
 from orchestrator.control.mirror.node_view import availability
 from orchestrator.control.mirror.records import VOLUMES, Volume, VolumeMove
 from orchestrator.control.planning import releases, stopping
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from orchestrator.control.mirror.cluster import Cluster
-    from orchestrator.control.mirror.effective import Specs
+    from orchestrator.control.mirror.effective import Effective, Specs
     from orchestrator.control.planning.passes import Pass
     from specs.node import Node
     from specs.objects import MoveVolume
@@ -119,12 +120,12 @@ def mounted(specs: Specs, cluster: Cluster, task: Task) -> set[str]:
     effective = specs.of(task.stack, task.release, task.service)
     if effective is None:
         return set()
+    return _named(effective, cluster, task)
+
+
+def _named(effective: Effective, cluster: Cluster, task: Task) -> set[str]:
     node = cluster.nodes.get(task.node or "")
-    return {
-        effective.volume_name(mount.source, task.slot, node)
-        for mount in effective.task.mounts
-        if mount.type == "volume" and mount.source is not None
-    }
+    return set(effective.volume_names(effective.task, task.slot, node).values())
 
 
 def closing(volumes: Mapping[str, Volume]) -> set[str]:
@@ -349,25 +350,16 @@ def at_rest(cluster: Cluster, volume: Volume) -> bool:
 
 def facts(cluster: Cluster, specs: Specs, volume: Volume, *, removing: bool) -> MoveFacts:
     """Return what is the case, by the records there are."""
-    users = [
-        task.name
-        for task in cluster.tasks.values()
-        if task.node is not None
-        and task.node in cluster.nodes
-        and task.state not in FINAL
-        and volume.name in mounted(specs, cluster, task)
+    mine = [t for t in cluster.tasks.values() if volume.name in mounted(specs, cluster, t)]
+    users = [t.name for t in mine if t.node in cluster.nodes and t.state not in FINAL]
+    oneoffs = [
+        one.task.name
+        for one in cluster.oneoffs.values()
+        if not one.over
+        and one.task.node is not None
+        and volume.name in _named(of_oneoff(one), cluster, one.task)
     ]
-    oneoffs = []
-    for one in cluster.oneoffs.values():
-        mine = {
-            one.spec.volumes[m.source].name_of(f"{one.stack}_{one.service.name}", one.task.slot, {})
-            for m in one.service.task.mounts
-            if m.type == "volume" and m.source in one.spec.volumes
-        }
-        if not one.over and one.task.node is not None and volume.name in mine:
-            oneoffs.append(one.task.name)
-    tasks = cluster.tasks.values()
-    meant = {task.stack for task in tasks if volume.name in mounted(specs, cluster, task)}
+    meant = {task.stack for task in mine}
     target = cluster.nodes.get(volume.move.to) if volume.move is not None else None
     takes = availability(target) if target is not None else "active"
     return MoveFacts(
