@@ -125,8 +125,7 @@ class Dispatcher:
         self._decided = asyncio.Event()
         self._discard = False
         self._taken: dict[int, int] = {}
-        self._clients: dict[str, AgentClient] = {}
-        self._sessions: dict[str, AgentSession] = {}  # of the same nodes
+        self._sessions: dict[str, AgentSession] = {}
         self._left: set[str] = set()  # members still, that forgot us: they are left alone
         self._reasons: dict[str, str] = {}  # node -> why there is no client
         self._generations: dict[str, int] = {}
@@ -272,7 +271,7 @@ class Dispatcher:
     @property
     def sessions(self) -> int:
         """Return how many agents are instructed right now."""
-        return len(self._clients)
+        return len(self._sessions)
 
     async def listening(self, node: str) -> tuple[str, ...]:
         return await self._client(node).listening()
@@ -293,17 +292,19 @@ class Dispatcher:
         """Have a node forget us; nobody tells it anything from then on, a new session neither."""
         if node in self._left:
             return
-        self._client(node)
-        await self._sessions[node].leave()
+        await self._session(node).leave()
         self._left.add(node)
 
     def connected(self, node: str) -> bool:
         """Say whether the node is instructed right now."""
-        return node in self._clients
+        return node in self._sessions
 
     def _client(self, node: str) -> AgentClient:
-        if client := self._clients.get(node):
-            return client
+        return self._session(node).client
+
+    def _session(self, node: str) -> AgentSession:
+        if session := self._sessions.get(node):
+            return session
         member = self._cluster.nodes.get(node)
         if member is None:
             raise NotFound(f"there is no node {node}", hint="corral node ls")
@@ -430,14 +431,13 @@ class Dispatcher:
             except RequestError as exc:
                 raise _AgentAway(agent_away(node, exc)) from exc
             await control.connected(node.id, hello)
-            self._clients[node.id], self._sessions[node.id] = client, session
+            self._sessions[node.id] = session
             self._reasons.pop(node.id, None)
             log.info("connected", extra={"node": node.id})
             try:
                 await session.run()
             finally:
                 self._generations[node.id] = session.generation
-                self._clients.pop(node.id, None)
                 self._sessions.pop(node.id, None)
 
     def _certify(self, node_id: str, hello: Hello) -> Certified:

@@ -76,7 +76,7 @@ class AgentSession:
         turns: OneATurn | None = None,
     ) -> None:
         self._node = node
-        self._client = client
+        self.client = client
         self._control = control
         self._cluster = cluster
         self._stamp = stamp
@@ -99,7 +99,7 @@ class AgentSession:
 
     async def open(self) -> Hello:
         """Greet, and check that this is our node and that we may instruct it."""
-        hello = await self._client.hello()
+        hello = await self.client.hello()
         check(hello, self._node, self._stamp)
         if self._known is not None and (found := compare(self._known(), {self._node.name: hello})):
             # Met only now: what was done meanwhile is done, nothing more is.
@@ -178,7 +178,7 @@ class AgentSession:
         async with self._telling:
             self._left = True
             try:
-                await self._client.leave()
+                await self.client.leave()
             except BaseException:
                 self._left, self._sent = False, None
                 self._control.changed(self._node.id).set()
@@ -190,7 +190,7 @@ class AgentSession:
         while True:
             await leases.some.wait()
             answer = leases.answer(self._node.id, question, self._stamp)
-            told = await self._client.lease(answer)
+            told = await self.client.lease(answer)
             if isinstance(told, Refused):
                 self._refused(told)
                 raise Unavailable(f"node {self._node.name} takes no leases: {told.message}")
@@ -235,7 +235,7 @@ class AgentSession:
         base = self.generation if put is not None else None
         generation = self.generation + 1
         reached("dispatch.before_send")
-        answer = await self._client.instruct(
+        answer = await self.client.instruct(
             Instructions(
                 stamp=self._stamp.at(generation),
                 me=me,
@@ -284,7 +284,7 @@ class AgentSession:
 
     async def _listen(self) -> None:
         last = Report()
-        found = self._client.reports(silence=self._silence, heartbeat=self._heartbeat)
+        found = self.client.reports(silence=self._silence, heartbeat=self._heartbeat)
         try:
             async with contextlib.aclosing(found) as reports:
                 async for read in reports:
