@@ -278,7 +278,9 @@ class NodeNetwork:
 
     def _effective(self) -> Wanted:
         silent = self._return.silent(self._wanted, asyncio.get_running_loop().time())
-        wanted = replace(self._wanted, unreachable=self._unreachable, silent=silent)
+        wanted = self._wanted
+        if self._unreachable or silent:
+            wanted = replace(wanted, unreachable=self._unreachable, silent=silent)
         if self._extra:
             wanted = replace(wanted, assignments={**wanted.assignments, **self._extra})
         return wanted

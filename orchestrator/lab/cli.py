@@ -167,9 +167,9 @@ def _about(lab: Lab, host: str) -> list[Fault]:
 def _fault(lab: Lab, options: argparse.Namespace) -> None:
     host, kind = lab.host(options.host), options.kind
     every = set().union(*TAKES.values())
-    given = {name: getattr(options, name) for name in every}
+    asked = {name: getattr(options, name) for name in every}
     given = {
-        name: value for name, value in given.items() if value is not None and value is not False
+        name: value for name, value in asked.items() if value is not None and value is not False
     }
     for name in sorted(given.keys() - TAKES.get(kind, set())):
         takers = " and ".join(taker for taker, taken in TAKES.items() if name in taken)

@@ -12,13 +12,10 @@ import time
 
 import pytest
 
+from tests.e2e.kills import SERVICE
+
 pytestmark = pytest.mark.real
 
-SERVICE = """
-    image: busybox
-    command: [sh, -c, "trap 'exit 0' TERM; sleep inf & wait"]
-    init: false
-"""
 STACK = f"""
 services:
   keep:{SERVICE}    deploy: {{replicas: 2}}

@@ -39,21 +39,7 @@ WANTED = 4  # replicas of web
 RATE, PATIENCE = 15.0, 2.0  # requests a second of a client; seconds one may take
 LOOK = 0.1  # seconds between two looks at what runs
 PROGRAM = str(Path(__file__).with_name("asking.py"))
-WRITER = """\
-import fcntl, os, time
-lock = open("/data/lock", "w")
-try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except BlockingIOError:
-    open("/data/twice", "a").write("two writers\\n")
-while True:
-    try:
-        with open("/data/now", "w") as file:
-            file.write(str(time.time()))
-    except OSError:
-        pass
-    time.sleep(0.2)
-"""
+WRITER = (CHECKOUT / "tests/chaos/programs/write.py").read_text()
 STACK = """\
 services:
   web:
@@ -271,9 +257,8 @@ class Stage:
         """Have no controller until ``no_controller`` is cleared: what starts one is killed too."""
 
         def kill() -> bool:
-            supervisor = lambda words: any(w.endswith("/supervisor.py") for w in words)  # noqa: E731
             cluster = self.cluster
-            left = [*cluster.pids("n1", supervisor), *cluster.daemons("n1", "orchestrator")]
+            left = [*cluster.supervisors("n1"), *cluster.daemons("n1", "orchestrator")]
             for pid in left:
                 self.host("n1").run(["kill", "-9", str(pid)], check=False)
             return not left
