@@ -423,7 +423,9 @@ def test_a_start_beside_a_stop_waits_for_its_end(machine):
     time.sleep(0.3)  # the first try finds it held, most likely
     os.close(lock)
     starting.join(300)
-    assert set(daemons.daemon_pids()) == {"controller", "agent"}
+    # The controller answers, and its agent is just being started.
+    both = {"controller", "agent"}
+    wait_for(lambda: set(daemons.daemon_pids()) == both, "not both were started")
 
 
 @pytest.mark.parametrize("stopped", [True, False])

@@ -142,7 +142,7 @@ def ask(namespace, address, port=80, protocol="tcp", source=None, timeout=30.0):
             if source:
                 link.bind((source, 0))
             link.connect((address, port))
-            data = link.recv(200) if protocol == "tcp" else _asked(link, timeout)
+            data = link.recv(200) if protocol == "tcp" else asked(link, timeout)
         except TimeoutError:
             return "timeout"
         except OSError as error:
@@ -151,13 +151,19 @@ def ask(namespace, address, port=80, protocol="tcp", source=None, timeout=30.0):
     return name, peer
 
 
-def _asked(link, timeout):
-    """Return the answer to a datagram; one that may have been lost is sent again."""
+def asked(link, timeout=30.0, to=None):
+    """Return the answer to a datagram; one that may have been lost is sent again.
+
+    ``to``: where to, of a socket that is not connected.
+    """
     end = time.monotonic() + timeout
     while True:
         left = end - time.monotonic()
         link.settimeout(max(min(AGAIN, left), 0.01))
-        link.send(b"?")
+        if to is None:
+            link.send(b"?")
+        else:
+            link.sendto(b"?", to)
         try:
             return link.recv(200)
         except TimeoutError:

@@ -6,7 +6,7 @@ import pytest
 
 from specs.stack import Port
 from tests.real.network.conftest import NODES
-from tests.real.network.hosts import Refused, Server, ask, inside
+from tests.real.network.hosts import Refused, Server, ask, asked, inside
 from tests.real.network.states import vip
 
 pytestmark = pytest.mark.real
@@ -78,12 +78,10 @@ def test_a_long_lived_udp_client_follows_the_backends(single, way):
     }[way]
 
     def answer():
-        link.sendto(b"?", to)
-        return link.recv(100).split()[0].decode()
+        return asked(link, to=to).split()[0].decode()
 
     link = inside(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     with link:
-        link.settimeout(30)
         first = answer()
         assert answer() == first
         single.ready[first] = False
@@ -98,13 +96,11 @@ def test_a_udp_client_from_before_the_first_backend_is_translated(single):
     single.push()
     link = inside(single.netns("client"), lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     with link:
-        link.settimeout(30)
         for _ in range(3):
             link.sendto(b"?", (FRONT, 80))
         single.ready["web1"] = True
         single.push()
-        link.sendto(b"?", (FRONT, 80))
-        assert link.recv(100).startswith(b"web1")
+        assert asked(link, to=(FRONT, 80)).startswith(b"web1")
 
 
 def test_established_connections_are_left_to_drain(single):
