@@ -41,6 +41,7 @@ class WantedService:
     service has one slot per eligible node (``nodes``). ``exclusive``: two tasks of a
     slot cannot exist at once (a fixed address, a port on the host). ``asked``: how often it
     was asked to run so far; ``asked_again``: the last of these that also meant what completed.
+    ``beside``: slots whose new task runs beside the old one until somebody decides: a canary's.
     """
 
     slots: Mapping[int, str]
@@ -49,6 +50,7 @@ class WantedService:
     exclusive: bool = False
     asked: int = 0
     asked_again: int = 0
+    beside: frozenset[int] = frozenset()
 
     def behind(self, task: Replica) -> bool:
         """Say whether the task ended before it was asked for again, so that it counts no more."""

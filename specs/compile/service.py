@@ -12,6 +12,7 @@ from specs.compile import machine, pairs, security
 from specs.compile.exclusive import exclusive
 from specs.compile.hooks import hooks
 from specs.compile.mounts import MountCompiler
+from specs.compile.rollouts import strategy
 from specs.compile.values import (
     cores,
     exposed,
@@ -123,7 +124,9 @@ class ServiceCompiler:
             },
             placement=placement(mapping(deploy.get("placement"))),
             update=self._update(
-                mapping(deploy.get("update_config")), f"{path}.deploy.update_config"
+                mapping(deploy.get("update_config")),
+                f"{path}.deploy.update_config",
+                strategy(path, raw, self.verdicts),
             ),
             rollback=self._update(
                 mapping(deploy.get("rollback_config")), f"{path}.deploy.rollback_config"
@@ -467,7 +470,7 @@ class ServiceCompiler:
             **given(dockerfile=raw.get("dockerfile") or None),
         )
 
-    def _update(self, raw: Json, path: str) -> UpdateConfig:
+    def _update(self, raw: Json, path: str, more: Json | None = None) -> UpdateConfig:
         parallelism = raw.get("parallelism")
         return UpdateConfig(
             **given(
@@ -477,5 +480,6 @@ class ServiceCompiler:
                 failure_action=self._one_of(f"{path}.failure_action", raw, UpdateConfig),
                 monitor=self.verdicts.duration(raw, f"{path}.monitor"),
                 max_failure_ratio=float(raw.get("max_failure_ratio") or 0.0) or None,
-            )
+            ),
+            **(more or {}),
         )

@@ -262,6 +262,17 @@ EXTENSIONS: dict[str, Extension] = {
         "true: never two copies at once, whatever is cut off or frozen: see docs/reliability.md",
         {"type": "boolean"},
     ),
+    "services.*.x-corral.canary": Extension(
+        "{replicas: N, promote: manual, `after 10m` or `healthy-for 10m`}: see docs/rollouts.md",
+        {
+            "type": "object",
+            "properties": {
+                "replicas": {"type": "integer", "minimum": 1},
+                "promote": {"type": "string"},
+            },
+            "additionalProperties": False,
+        },
+    ),
     "volumes.*.x-corral.per_slot": Extension("true: one volume per replica", {"type": "boolean"}),
 }
 

@@ -15,6 +15,7 @@ from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.planning import (
     failing,
     gates,
+    holding,
     misplaced,
     nowhere,
     pairs,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from scheduler.reconcile import CreateTask
     from scheduler.steps import Steps
     from specs.api import Stack
+    from specs.stack import UpdateConfig
     from specs.task import Task
 
 
@@ -115,13 +117,16 @@ def _as_wanted(
     if carried or target.only_starts or name in target.keeps:
         stopped = name in target.keeps or target.only_starts
         kept = as_it_is(pass_, effective, kept.wanted, replicas, stopped=stopped)
+    elif target.release.state is ReleaseState.DEPLOYING:
+        replicas = holding.without_abandoned(pass_, stack, effective, replicas)
+    held = holding.hold(pass_, stack, target, effective, kept.wanted, replicas)
     state = ServiceState(
         name,
         effective,
-        kept.wanted,
+        held.wanted,
         replicas,
         carried=carried,
-        own_specs=kept.specs,
+        own_specs={**kept.specs, **held.specs},
         misplaced=wrong,
     )
     state.must_end = any(
@@ -131,6 +136,7 @@ def _as_wanted(
     )
     serving = (t for t in gates.current(state) if t.done or (t.ready and not state.must_end))
     state.settled = len({t.slot for t in serving if t.done or t.live})
+    holding.judge(pass_, state, target.release, held)
     return state
 
 
@@ -170,12 +176,20 @@ def _decide(
     state.moves = yield from advance_in_steps(
         wanted,
         state.replicas,
-        service.rollback if target.rollback else service.update,
+        service.rollback if target.rollback else _watched(service.update, wanted),
         release=state.effective.release,
         gate=gate,
         updating=not state.carried and _updating(pass_, stack, state, target),
         now=pass_.now,
     )
+
+
+def _watched(update: UpdateConfig, wanted: WantedService) -> UpdateConfig:
+    """Return how it is updated: a canary is on trial for as long as it is to be good."""
+    if not wanted.beside or update.canary is None:
+        return update
+    monitor = max(update.monitor, update.canary.seconds)
+    return update.model_copy(update={"monitor": monitor})
 
 
 def _perform(
@@ -199,6 +213,7 @@ def _perform(
         blocked=state.waits_for,
         displaced=state.misplaced.moves,
         at_home=lambda task: at_home(pass_, task, state.effective),
+        beside=state.wanted.beside,
     )
     for slot, found in tasks_by_slot(t for t in tasks if t.state in FINAL).items():
         stopping.trim(pass_, found, wanted=slot in state.wanted.slots)

@@ -17,6 +17,7 @@ from orchestrator.control.planning import (
     releases,
     removal,
     restarts,
+    rollout_rows,
     stopping,
 )
 from orchestrator.control.planning.frozen import plan_frozen
@@ -130,7 +131,11 @@ def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> S
             return None
     yield len(pass_.draft.tasks(stack.name)) // 4
     states = yield from plan_services(pass_, stack, target)
-    due = releases.judge(pass_, stack, target, states, interested)
+    if target.rollback:
+        due = releases.judge_back(pass_, stack, target, states)
+    else:
+        due = releases.judge(pass_, stack, target, states, interested)
+    rollout_rows.note(pass_, stack, target, states)
     if target.release.state is ReleaseState.DEPLOYED:
         networks.drop_vips(pass_, stack.name, set(target.spec.services))
         keep = {

@@ -62,10 +62,12 @@ def let_run(
     blocked: str = "",
     displaced: Collection[str] = (),
     at_home: Callable[[Task], bool] = lambda _: False,
+    beside: Collection[int] = (),
 ) -> None:
     """Let prepared tasks run, unless a dependency or the task they replace must come first.
 
     ``at_home``: whether a task can run on one node only, because its data is there.
+    ``beside``: slots whose new task runs beside the old one, whatever the order is.
     """
     order = effective.service.update.order
     waiting = [t for t in tasks if t.desired is Desired.PREPARED]  # nothing gets back to that
@@ -77,7 +79,7 @@ def let_run(
         if wanted.slots.get(task.slot) != task.spec_hash:
             continue
         holder = None
-        if order == "stop-first":
+        if order == "stop-first" and task.slot not in beside:
             stays = at_home(task)
             holder = _held_by(pass_, task, slots[task.slot], displaced, stays=stays)
         reason = f"waits for {blocked}" if blocked else ""
