@@ -201,7 +201,9 @@ class VolumeMoves:
                     await self._agents.change_volume(to, "POST", name, "/aside", {"back": "1"})
                 else:
                     await self._make_same(volume)
-                    await self._agents.change_volume(to, "POST", name, f"/drafts/{_id(move)}/place")
+                    await self._agents.change_volume(
+                        to, "POST", name, f"/drafts/{_draft(volume)}/place"
+                    )
                 self._placed[name] = move
             case "switch":
                 await self._write(lambda pass_: moving.switch(pass_, name, move))
@@ -209,7 +211,9 @@ class VolumeMoves:
                 await self._fail(name, move, step.why)
             case "undo":
                 if volume.move is None or not volume.move.back:
-                    await self._agents.change_volume(to, "DELETE", name, f"/drafts/{_id(move)}")
+                    await self._agents.change_volume(
+                        to, "DELETE", name, f"/drafts/{_draft(volume)}"
+                    )
                 else:
                     await self._not_back(volume, to)
                 await self._write(lambda pass_: moving.settle(pass_, name))
@@ -320,7 +324,7 @@ class VolumeMoves:
         """Make the target's draft what the source is; say whether anything differed."""
         assert volume.move is not None
         send, drop = differences(source, target)
-        base = f"/drafts/{_id(volume.move.id)}"
+        base = f"/drafts/{_draft(volume)}"
         to, name = volume.move.to, volume.name
         if drop:
             await self._agents.change_volume(to, "POST", name, f"{base}/drop", {}, _joined(drop))
@@ -360,7 +364,7 @@ class VolumeMoves:
     ) -> Tree:
         """Return what a node has, by path; of a draft that is not there nothing."""
         assert volume.move is not None
-        query = {"draft": _id(volume.move.id)} if draft else {}
+        query = {"draft": _draft(volume)} if draft else {}
         query |= {key: "1" for key, on in (("sums", sums), ("unused", unused)) if on}
         found: Tree = {}
         left = b""
@@ -425,5 +429,11 @@ async def _joined(paths: list[bytes]) -> AsyncIterator[bytes]:
     yield bytes(piece)
 
 
-def _id(move: str) -> str:
-    return move.lower().replace("_", "-")
+def _draft(volume: Volume) -> str:
+    """Return what a volume's copy is called on the target until it has its name."""
+    move = volume.move
+    assert move is not None
+    name = move.id.lower().replace("_", "-")
+    if not move.along:
+        return name
+    return f"{name}-{sorted((volume.name, *move.along)).index(volume.name)}"

@@ -131,6 +131,11 @@ FILE = {"db": DB, "top": {"volumes": {"data": {"name": NAME}}}}
 DATA = {b"a": b"1", b"b": b"2"}
 
 
+def data_of(name):
+    """Return what a volume holds; each has something of its own."""
+    return {**DATA, name.encode(): b"3"} if name != NAME else dict(DATA)
+
+
 @contextlib.asynccontextmanager
 async def begun(nodes=2, names=(NAME,), **services):
     """Yield a rig whose service db has the volumes on host1, and its disks."""
@@ -154,7 +159,7 @@ async def begun(nodes=2, names=(NAME,), **services):
     async with rig:
         for name in names:
             await rig.control.make(CreateVolume(name=name, node="host1"))
-            disks.of("n1")[name] = dict(DATA)
+            disks.of("n1")[name] = data_of(name)
         keys = ("data", "more")
         known = {k: {"name": n, "external": True} for k, n in zip(keys, names, strict=False)}
         file = {**FILE, "db": DB if len(names) == 1 else BOTH, **services}
@@ -193,7 +198,7 @@ async def at(rig, disks, node, kept_on="", names=(NAME,)):
     await rig.until(lambda: [t.node for t in rig.ready("db")] == [node])
     for name in names:
         assert rig.cluster.volumes[name].node == node
-        assert only(disks.of(node)[name]) == DATA
+        assert only(disks.of(node)[name]) == data_of(name)
     for other, held in disks.disks.items():
         kept = [f".kept-{name}" for name in names]
         mine = list(names) if other == node else kept if other == kept_on else []
