@@ -378,7 +378,7 @@ def _no_volume(pass_: Pass, effective: Effective, slot: int) -> str:
             return f"external volume {name} does not exist: corral volume create {name}"
         if volume is not None and volume.removing:
             return f"volume {name} is being removed; corral volume ls says what it waits for"
-        if volume is not None and volume.move is not None and volume.move.phase == "closing":
+        if volume is not None and volume.move is not None and volume.move.holds:
             return f"volume {name} is being moved to {volume.move.called}: corral volume ls"
         tied = volume is not None and not effective.on_each_node(mount.source)
         if volume is not None and tied and (why := volume_homes.undecided(pass_, volume)):
