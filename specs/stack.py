@@ -328,8 +328,9 @@ class ServiceSpec(Model):
     task: TaskSpec
     build: BuildSpec | None = None
     pull_policy: str = "missing"  # always | never | missing | build | daily | weekly | every_N
-    mode: Literal["replicated", "global"] = "replicated"
-    replicas: int = 1
+    mode: Literal["replicated", "global", "replicated-job", "global-job"] = "replicated"
+    replicas: int = 1  # of a replicated-job: how often it is to complete
+    max_concurrent: int | None = None  # of a replicated-job: tasks at a time; None = all
     container_name: str | None = None
     depends_on: dict[str, Dependency] = Field(default_factory=dict)
     placement: Placement = Placement()
@@ -338,6 +339,16 @@ class ServiceSpec(Model):
     endpoint_mode: Literal["vip", "dnsrr"] = "vip"
     attach: bool = True
     labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels: of no container
+
+    @property
+    def per_node(self) -> bool:
+        """Whether it has one task on each node it may be on, and not a number of them."""
+        return self.mode in ("global", "global-job")
+
+    @property
+    def is_job(self) -> bool:
+        """Whether its tasks are to complete: what did is done for this spec, and nothing serves."""
+        return self.mode in ("replicated-job", "global-job")
 
 
 class NetworkSpec(Model):

@@ -35,7 +35,7 @@ from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
 from orchestrator.control.mirror.observed import Observed
 from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.notices import Notices
-from orchestrator.control.planning import ingest, moving, releases, removal, stacks
+from orchestrator.control.planning import ingest, move_requests, releases, removal, stacks
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling import objects, rollouts
@@ -431,7 +431,7 @@ class ControlLoop:
 
     async def move(self, name: str, request: MoveVolume) -> None:
         await load(GRAPHS)
-        await self._write(lambda pass_: moving.ask(pass_, name, request))
+        await self._write(lambda pass_: move_requests.ask(pass_, name, request))
 
     def contents(self, *, secret: bool) -> ContentRows:
         return ContentRows(contents=objects.content_rows(self._cluster, secret=secret))

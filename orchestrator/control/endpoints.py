@@ -136,10 +136,15 @@ class Endpoints:
                     known[network, doubting] = joined(made, found, self.network_of)
 
     def _answering(self, tasks: list[Task], *, doubting: bool) -> frozenset[str]:
-        """Return which of a service's tasks get traffic.
+        """Return which of a service's tasks get traffic: none of a job's.
 
         One whose node still has to show that it stays is better than none at all.
         """
+        newest = max(tasks, key=lambda task: task.release, default=None)
+        if newest is not None:
+            effective = self._specs.of(newest.stack, newest.release, newest.service)
+            if effective is not None and effective.service.is_job:
+                return frozenset()
         shown = [t for t in tasks if not is_leaving(t) and t.state in SHOWN]
         found = frozenset(t.id for t in shown if answers(self._cluster, t, doubting=doubting))
         return found or frozenset(t.id for t in shown if comes_back(self._cluster, t))
@@ -212,4 +217,5 @@ class Endpoints:
 
 
 def _wants_vip(effective: Effective | None) -> bool:
-    return effective is None or effective.service.endpoint_mode == "vip"
+    service = effective.service if effective is not None else None
+    return service is None or (service.endpoint_mode == "vip" and not service.is_job)

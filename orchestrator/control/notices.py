@@ -139,7 +139,7 @@ class Notices:
             spec = newest_spec(cluster, stack)
             settled = release is not None and release.over and stack.desired == "up"
             services = spec.services.values() if spec is not None else ()
-            if not settled or any(service.mode == "global" for service in services):
+            if not settled or any(service.per_node for service in services):
                 found.add(name)
         return found
 

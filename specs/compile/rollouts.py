@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specs.compile.jobs import is_job
 from specs.compile.values import duration_seconds, mapping, number
 from specs.shares import is_shared
 from specs.stack import Canary
@@ -91,6 +92,8 @@ def _single(path: str, raw: Json, verdicts: Verdicts) -> Iterator[tuple[str, str
     """Yield what there can be only one of in each slot: where, why, and what to write."""
     name = path.rpartition(".")[2]
     services = mapping(verdicts.project.get("services"))
+    if is_job(mapping(raw.get("deploy")).get("mode")):
+        yield f"{path}.deploy.mode", "a changed job begins anew, at once", "leave mode out"
     if mapping(raw.get("x-corral")).get("exclusive") is True:
         yield f"{path}.x-corral.exclusive", "of an exclusive service one copy runs", "leave it out"
     for index, port in enumerate(raw.get("ports") or []):

@@ -86,7 +86,7 @@ _SERVICE: dict[str, Support] = {
     "deploy.update_config.failure_action": Support(_H, "pause, continue, rollback"),
     "deploy.rollback_config.failure_action": Support(_H, "pause, continue, rollback"),
     "deploy.labels": Support(_H, "labels of the service object; containers do not get them"),
-    "deploy.mode": Support(_H, "replicated, global; the job modes are refused"),
+    "deploy.mode": Support(_H, "replicated, global, replicated-job, global-job: see docs/jobs.md"),
     "deploy.resources.reservations.devices": Support(_R, "devices are not scheduled yet"),
     "deploy.resources.reservations.generic_resources": Support(_R, "not scheduled yet"),
     "develop": Support(_O, "what `corral watch` does; nothing of it is left in a container"),
@@ -257,6 +257,10 @@ EXTENSIONS: dict[str, Extension] = {
     "services.*.x-corral.on_reboot": Extension(
         "run (default) or keep: what the end of its machine interrupted is not run again",
         {"enum": ["run", "keep"]},
+    ),
+    "services.*.x-corral.max_concurrent": Extension(
+        "of a replicated-job: how many tasks run at a time; without it all do",
+        {"type": "integer", "minimum": 1},
     ),
     "services.*.x-corral.exclusive": Extension(
         "true: never two copies at once, whatever is cut off or frozen: see docs/reliability.md",

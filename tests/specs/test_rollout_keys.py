@@ -15,6 +15,7 @@ def rollouts_of(body):
 ONCE = [
     ({"ports": [{"target": 80, "published": "80", "mode": "host"}]}, "services.web.ports[0]"),
     ({"networks": {"n": {"ipv4_address": "10.0.0.9"}}}, "services.web.networks.n.ipv4_address"),
+    ({"deploy": {"mode": "global-job"}}, "services.web.deploy.mode"),
     ({"network_mode": "host"}, "services.web.network_mode"),
     (
         {"volumes": [{"type": "volume", "source": "data", "target": "/d"}]},

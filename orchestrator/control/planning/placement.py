@@ -74,7 +74,7 @@ def _beside(pass_: Pass, waiting: list[Task]) -> list[Task]:
         effective = pass_.specs.of(task.stack, task.release, task.service)
         assert effective is not None, "only who has a partner comes here"
         if key not in lenders:
-            places = _places(pass_, effective) if effective.service.mode == "global" else {}
+            places = _places(pass_, effective) if effective.service.per_node else {}
             lenders[key] = pairs.Lenders(pass_, effective), places
         known, places = lenders[key]
         partner = known.of(task.slot, places.get(task.slot))
@@ -110,7 +110,7 @@ def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
             slot = slots.get((task.stack, task.service, task.slot), [])
             key = (effective.key, effective.release)
             constraints.check(effective.service.placement.constraints)
-            if effective.service.mode == "global" and key not in places:
+            if effective.service.per_node and key not in places:
                 places[key] = _places(pass_, effective)
             node = places.get(key, {}).get(task.slot)
             if (partner := pass_.draft.task(task.partner)) is not None:
@@ -152,7 +152,7 @@ def _way_out(pass_: Pass, task: Task, view: Fleet) -> str:
     """Return what helps one that does not fit beside its partner, which is not moved for it."""
     first = pairs.first_of(pass_, task)
     effective = pass_.specs.of(task.stack, task.release, first.service)
-    if first.id == task.id or effective is None or effective.service.mode == "global":
+    if first.id == task.id or effective is None or effective.service.per_node:
         return ""
     elsewhere = replace(_pair(pass_, first, effective, None, []), max_per_node=0)
     others = {name: node for name, node in view.nodes.items() if name != first.node}
@@ -248,7 +248,7 @@ def refusal(pass_: Pass, task: Task) -> NoPlace:
         and other.state not in FINAL
     ]
     pinned = None
-    if effective.service.mode == "global":
+    if effective.service.per_node:
         pinned = _places(pass_, effective).get(task.slot)
     if effective.task.partner:
         partner = pairs.Lenders(pass_, effective).of(task.slot, pinned)
@@ -378,7 +378,7 @@ def _no_volume(pass_: Pass, effective: Effective, slot: int) -> str:
             return f"external volume {name} does not exist: corral volume create {name}"
         if volume is not None and volume.removing:
             return f"volume {name} is being removed; corral volume ls says what it waits for"
-        if volume is not None and volume.move is not None and volume.move.phase == "closing":
+        if volume is not None and volume.move is not None and volume.move.holds:
             return f"volume {name} is being moved to {volume.move.called}: corral volume ls"
         tied = volume is not None and not effective.on_each_node(mount.source)
         if volume is not None and tied and (why := volume_homes.undecided(pass_, volume)):

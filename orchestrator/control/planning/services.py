@@ -16,6 +16,7 @@ from orchestrator.control.planning import (
     failing,
     gates,
     holding,
+    jobs,
     misplaced,
     nowhere,
     pairs,
@@ -79,6 +80,7 @@ def _plan_service(
     target: ReleaseTarget,
 ) -> Steps[ServiceState]:
     """Plan one service: what should be, may it start, what moves, and how far it is then."""
+    tasks = jobs.of_this_iteration(pass_, stack, effective, tasks, target)
     state = yield from _as_wanted(pass_, stack, effective, tasks, target)
     yield len(tasks) // 2
     state.networks = ensure_vips(pass_, effective) if state.wanted.slots else ""
@@ -86,12 +88,15 @@ def _plan_service(
     gate = not held and _may_start(state, states, target)
     state.waits_for = held or state.waits_for
     yield from _decide(pass_, stack, state, target, gate=gate)
+    waiting = 0 if state.must_end else len(state.plan.queued)
+    state.settled += waiting
     yield len(tasks)
     for task in pairs.left_behind(pass_, effective, tasks):
         stopping.begin(pass_, task, grace=target.grace)
     yield from _perform(pass_, state, tasks, target, gate=gate)
     _mark_misplaced(pass_, stack, state, tasks, target)
     staying.judge(pass_, stack, state, target)
+    state.steady += waiting
     if held:
         state.settled = state.steady = _prepared(state)
     failing.look(pass_, target, state, states)
@@ -174,7 +179,7 @@ def _decide(
         state.moves = Moves(stop=stops, state="done")
         return
     state.moves = yield from advance_in_steps(
-        wanted,
+        wanted.without(state.plan.queued),
         state.replicas,
         service.rollback if target.rollback else _watched(service.update, wanted),
         release=state.effective.release,

@@ -137,7 +137,8 @@ def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> S
         due = releases.judge(pass_, stack, target, states, interested)
     rollout_rows.note(pass_, stack, target, states)
     if target.release.state is ReleaseState.DEPLOYED:
-        networks.drop_vips(pass_, stack.name, set(target.spec.services))
+        serving = {name for name, service in target.spec.services.items() if not service.is_job}
+        networks.drop_vips(pass_, stack.name, serving)
         keep = {
             found.id
             for _, wanted in target.spec.all_networks()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import node_status
 from orchestrator.control.mirror.released import spec_in_force, spec_of
-from orchestrator.control.mirror.serving import is_leaving, serving, wanted_count
+from orchestrator.control.mirror.serving import is_leaving, queued, serving, wanted_count
 from specs.api import ProblemRow, Release, ReleaseRow
 from specs.kit import masking
 from specs.kit.amounts import as_set, size, some, span
@@ -180,7 +180,7 @@ def tied(cluster: Mirror, task: Task, *, drained: bool = False) -> str:
     """
     spec = spec_of(cluster, cluster.releases.get((task.stack, task.release)))
     service = spec.services.get(task.service) if spec is not None else None
-    if spec is None or service is None or (drained and service.mode == "global"):
+    if spec is None or service is None or (drained and service.per_node):
         return ""
     for mount in service.task.mounts:
         if mount.type == "volume" and mount.source is not None:
@@ -212,6 +212,42 @@ def service_counts(
         name: (serving(cluster, mine), wanted_count(cluster, stack, services[name], mine))
         for name, mine in sorted(found.items())
     }
+
+
+def is_complete(cluster: Mirror, stack: Stack, tasks: Iterable[Task]) -> bool:
+    """Say whether every service of the stack has all that it should have now."""
+    mine = list(tasks)
+    spec = spec_in_force(cluster, stack)
+    for name, (serve, wanted) in service_counts(cluster, stack, mine).items():
+        if serve < wanted:
+            service = spec.services[name] if spec is not None else None
+            own = [task for task in mine if task.service == name]
+            if service is None or serve + queued(stack, service, own) < wanted:
+                return False
+    return True
+
+
+def job_words(cluster: Mirror, stack: Stack, tasks: Iterable[Task]) -> tuple[str, ...]:
+    """Return how far the stack's jobs are that have not completed: ``work: complete 3/5``."""
+    spec = spec_in_force(cluster, stack)
+    if spec is None or stack.desired != "up":
+        return ()
+    mine, found = list(tasks), []
+    for name, (_, wanted) in service_counts(cluster, stack, mine).items():
+        service = spec.services[name]
+        own = [task for task in mine if task.service == name]
+        done = {t.slot for t in own if t.state is TaskState.COMPLETE and not is_leaving(t)}
+        if not service.is_job or len(done) >= wanted:
+            continue
+        runs = len({t.slot for t in own if t.state is TaskState.RUNNING and not is_leaving(t)})
+        waits = queued(stack, service, own)
+        more = [
+            f"{count} {word}" for count, word in ((runs, "running"), (waits, "queued")) if count
+        ]
+        found.append(
+            f"{name}: complete {len(done)}/{wanted}" + (f" ({', '.join(more)})" if more else "")
+        )
+    return tuple(found)
 
 
 def stack_status(stack: Stack, release: Release | None, *, complete: bool) -> str:
