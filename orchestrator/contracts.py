@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     )
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
     from specs.paths import PathState
+    from specs.plans import Plan
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import (
@@ -323,6 +324,10 @@ class Control(Protocol):
     # Commands, for the API.
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow: ...
+
+    async def plan(self, stack: str, request: Deploy) -> Plan:
+        """Return what the same ``deploy`` would do; nothing is written, and nobody told."""
+        ...
 
     async def arrived(self, stack: str) -> None:
         """Wait until what was asked to be deployed before is a release, or refused."""

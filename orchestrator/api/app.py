@@ -68,6 +68,7 @@ from specs.objects import (
     VolumeRows,
 )
 from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff, TaskStreams
+from specs.plans import Plan
 from specs.sent import AskChunks, MissingChunks, PutChunks, SentFolder, SentTree
 from specs.task import Task
 
@@ -186,6 +187,15 @@ ROUTES: tuple[ApiRoute, ...] = (
         body=api.Deploy,
         limit=LARGE,
         answer=api.ReleaseRow,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/plan",
+        stacks.plan,
+        "What a release would do; nothing is written",
+        body=api.Deploy,
+        limit=LARGE,
+        answer=Plan,
     ),
     ApiRoute("GET", "/v1/stacks/{stack}/releases", stacks.releases, "Releases", answer=Releases),
     ApiRoute(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         StopStack,
     )
     from specs.inside import ForgetTasks
+    from specs.plans import Plan
 
 
 def find(parts: ApiParts, request: web.Request) -> Stack:
@@ -61,6 +62,10 @@ async def stack(parts: ApiParts, request: web.Request, _: None) -> StackDetail:
 
 async def deploy(parts: ApiParts, request: web.Request, body: Deploy) -> ReleaseRow:
     return await parts.control.deploy(request.match_info["stack"], body)
+
+
+async def plan(parts: ApiParts, request: web.Request, body: Deploy) -> Plan:
+    return await parts.control.plan(request.match_info["stack"], body)
 
 
 async def releases(parts: ApiParts, request: web.Request, _: None) -> Releases:

@@ -11,6 +11,7 @@ from specs.inside import Forgotten, Paused
 from specs.node import Node, NodeCondition
 from specs.objects import ContentRows, MadeObject, NetworkRows, VolumeRows
 from specs.oneoff import ActedOn, OneOffProgress
+from specs.plans import Plan
 from specs.states import ReleaseState
 from specs.wire import NodeSelf, Objects
 
@@ -129,6 +130,10 @@ class FakeControl:
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
         self._called("deploy", stack, request)
         return ReleaseRow(stack=stack, number=1, state=ReleaseState.PENDING)
+
+    async def plan(self, stack: str, request: Deploy) -> Plan:
+        self._called("plan", stack, request)
+        return Plan(stack=stack, next=1)
 
     async def arrived(self, stack: str) -> None:
         for arrive in self.arriving:
