@@ -250,6 +250,14 @@ class Mirror(Protocol):
         """Return every task record by task id."""
         ...
 
+    def tasks_of(self, stack: str) -> Collection[Task]:
+        """Return the tasks of a stack; of others nothing is looked at."""
+        ...
+
+    def tasks_on(self, node: str) -> Collection[Task]:
+        """Return the tasks a node has, by its id; of others nothing is looked at."""
+        ...
+
     @property
     def oneoffs(self) -> Mapping[str, OneOff]:
         """Return every one-off by its task's id."""

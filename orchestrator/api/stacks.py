@@ -124,7 +124,7 @@ async def forget(parts: ApiParts, request: web.Request, body: ForgetTasks) -> Fo
 async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:
     found_stack = find(parts, request)
     name = found_stack.name
-    mine = [task for task in parts.cluster.tasks.values() if task.stack == name]
+    mine = list(parts.cluster.tasks_of(name))
     now = parts.clock.wall()
     every = flag(request, "all")
     shown = rows.shown_tasks(mine, every=every)

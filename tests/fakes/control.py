@@ -45,6 +45,12 @@ class FakeCluster:
     def nodes_changed(self) -> asyncio.Event:
         return self._nodes_changed
 
+    def tasks_of(self, stack: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.stack == stack]
+
+    def tasks_on(self, node: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.node == node]
+
     def network_name(self, network: str) -> str:
         return network
 

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from posixpath import normpath
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -113,6 +113,14 @@ class Cluster:
         cluster = cls(store, clock)
         await cluster._load(opening=True)
         return cluster
+
+    def tasks_of(self, stack: str) -> Collection[Task]:
+        """Return the tasks of a stack; of others nothing is looked at."""
+        return self.by_stack.get(stack, {}).values()
+
+    def tasks_on(self, node: str) -> Collection[Task]:
+        """Return the tasks a node has, by its id; of others nothing is looked at."""
+        return self.by_node.get(node, {}).values()
 
     def network_name(self, network: str) -> str:
         """Return what the network with this id is called; the id itself once its record is gone."""
