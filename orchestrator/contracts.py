@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     )
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
     from specs.paths import PathState
+    from specs.schedule import ActOnSchedule, Schedule, ScheduleActed
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import (
@@ -256,6 +257,11 @@ class Mirror(Protocol):
         ...
 
     @property
+    def schedules(self) -> Mapping[tuple[str, str], Schedule]:
+        """Return what runs by a schedule, by stack and service."""
+        ...
+
+    @property
     def nodes(self) -> Mapping[str, Node]: ...
 
     @property
@@ -391,6 +397,12 @@ class Control(Protocol):
 
     async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
         """Stop one-offs, or remove those that have ended."""
+        ...
+
+    async def act_on_schedule(
+        self, stack: str, service: str, request: ActOnSchedule
+    ) -> ScheduleActed:
+        """Begin an iteration, or have none begin by itself any more. Raises NotFound, Conflict."""
         ...
 
     async def extend(self, text: str) -> tuple[str, ...]:
