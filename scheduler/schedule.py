@@ -26,7 +26,7 @@ AHEAD = 3600.0  # seconds by which the last due time may lie in the future witho
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class ScheduleRuling:
     """What is due. ``begin``: the due time that begins an iteration; None = none does.
 
     ``since``: what the record is to have from now on. ``skipped`` times were passed over, because
@@ -43,7 +43,7 @@ class Due:
     note: str = ""
 
 
-def due(spec: ScheduleSpec, salt: str, since: float, now: float, *, going: int) -> Due:
+def due(spec: ScheduleSpec, salt: str, since: float, now: float, *, going: int) -> ScheduleRuling:
     """Return what is due at ``now``; ``going``: iterations that have not ended.
 
     ``salt`` is what the jitter hangs on beside the due time. Raises ValueError where the times
@@ -53,14 +53,16 @@ def due(spec: ScheduleSpec, salt: str, since: float, now: float, *, going: int) 
     if now < since:
         wake = cron.after(since, zone)
         ahead = since - now > AHEAD
-        return Due(since, wake=wake + jitter(spec, salt, wake), note=_BACK if ahead else "")
+        return ScheduleRuling(
+            since, wake=wake + jitter(spec, salt, wake), note=_BACK if ahead else ""
+        )
     newest = cron.before(now, zone)
     while newest is not None and newest > since and newest + jitter(spec, salt, newest) > now:
         # It is due, and waits for its jitter; the one before it may not have begun yet.
         newest = cron.before(newest - 1, zone)
     if newest is None or newest <= since:
         wake = cron.after(since, zone)
-        return Due(since, wake=wake + jitter(spec, salt, wake))
+        return ScheduleRuling(since, wake=wake + jitter(spec, salt, wake))
     wake = cron.after(newest, zone)
     wake += jitter(spec, salt, wake)
     earlier = cron.count(since, newest - 1, MOST_COUNTED, zone)
@@ -68,10 +70,10 @@ def due(spec: ScheduleSpec, salt: str, since: float, now: float, *, going: int) 
     missed = "" if late <= ON_TIME else _missed(spec, late)
     busy = "" if missed else _busy(spec, going)
     if missed or busy:
-        return Due(newest, skipped=earlier + 1, why=missed or busy, wake=wake)
+        return ScheduleRuling(newest, skipped=earlier + 1, why=missed or busy, wake=wake)
     why = "nobody was there to begin them" if earlier else ""
     replaces = spec.overlap == "replace" and going > 0
-    return Due(newest, newest, skipped=earlier, why=why, replaces=replaces, wake=wake)
+    return ScheduleRuling(newest, newest, skipped=earlier, why=why, replaces=replaces, wake=wake)
 
 
 _BACK = "the clock was put back: nothing is due before the newest time that was"
