@@ -277,6 +277,14 @@ EXTENSIONS: dict[str, Extension] = {
             "additionalProperties": False,
         },
     ),
+    "services.*.x-corral.update": Extension(
+        "rolling (default) or blue-green: all new tasks beside the old ones, then traffic at once",
+        {"enum": ["rolling", "blue-green"]},
+    ),
+    "services.*.x-corral.keep_old": Extension(
+        "how long (10m) the old tasks of a blue-green update stay, ready to go back to",
+        {"type": "string"},
+    ),
     "volumes.*.x-corral.per_slot": Extension("true: one volume per replica", {"type": "boolean"}),
 }
 

@@ -435,7 +435,8 @@ def _pending(
     cpus, memory = effective.reserved
     bound = binds.look(pass_, effective, fresh=_new(task))
     # The task of the slot that will be stopped before this one starts.
-    goes_first = effective.service.update.order == "stop-first"
+    stops_first = effective.service.update.order == "stop-first" and task.turn != "beside"
+    goes_first = stops_first or task.turn == "after"
     replaced = next((t for t in slot if goes_first and t.id != task.id), None)
     going = [] if replaced is None else [replaced, *pairs.all_followers(pass_, replaced)]
     used = [reserved(pass_, one) for one in going]
