@@ -22,8 +22,8 @@ from orchestrator.control.planning import (
 )
 from orchestrator.control.planning.frozen import plan_frozen
 from orchestrator.control.planning.moving import stop_users
-from orchestrator.control.planning.passes import earliest
-from orchestrator.control.planning.placement import mistake, place_pending
+from orchestrator.control.planning.passes import earliest, mistake
+from orchestrator.control.planning.placement import place_pending
 from orchestrator.control.planning.services import plan_services
 from scheduler.steps import STEP
 from specs.states import FINAL, UNPLACED, WANTED, Desired, ReleaseState, TaskState

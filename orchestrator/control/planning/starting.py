@@ -81,6 +81,8 @@ def let_run(
             continue
         if wanted.slots.get(task.slot) != task.spec_hash:
             continue
+        if current.node is None and not current.turn and _replaces(pass_, task, slots[task.slot]):
+            continue  # whether both fit is known once it has a node, see placement
         holder = None
         if current.turn == "after" or (order == "stop-first" and current.turn != "beside"):
             stays = at_home(task)
@@ -100,6 +102,12 @@ def _say_or_run(pass_: Pass, current: Task, reason: str) -> None:
         pass_.draft.put_task(started if current.node is None else started.with_reason(""))
     elif current.node is not None and current.pending_reason != reason:
         pass_.draft.put_task(current.with_reason(reason))
+
+
+def _replaces(pass_: Pass, task: Task, slot: list[Task]) -> bool:
+    """Say whether a task of another spec runs in the slot."""
+    known = (pass_.draft.task(other.id) for other in slot)
+    return any(t is not None and t.live and t.spec_hash != task.spec_hash for t in known)
 
 
 def tasks_by_slot(tasks: Iterable[Task]) -> dict[int, list[Task]]:
