@@ -41,6 +41,7 @@ class WantedService:
     service has one slot per eligible node (``nodes``). ``exclusive``: two tasks of a
     slot cannot exist at once (a fixed address, a port on the host). ``asked``: how often it
     was asked to run so far; ``asked_again``: the last of these that also meant what completed.
+    ``beside``: slots whose new task runs beside the old one until somebody decides: a canary's.
     ``at_once``: how many slots may have a task that has not ended; None = all.
     """
 
@@ -50,6 +51,7 @@ class WantedService:
     exclusive: bool = False
     asked: int = 0
     asked_again: int = 0
+    beside: frozenset[int] = frozenset()
     at_once: int | None = None
 
     def without(self, slots: frozenset[int]) -> WantedService:

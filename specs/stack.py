@@ -17,7 +17,7 @@ from pydantic import Field
 
 from specs import templates
 from specs.base import Model
-from specs.patience import MONITOR
+from specs.patience import KEEP_OLD, MONITOR
 from specs.schedule import ScheduleSpec
 
 if TYPE_CHECKING:
@@ -291,8 +291,25 @@ class Placement(Model):
     max_replicas_per_node: int = 0
 
 
+class Canary(Model):
+    """New tasks beside the old ones, before the others are replaced.
+
+    ``replicas``: how many slots have one. ``promote``: when the others follow; ``manual``: when
+    somebody says so, ``after``: ``seconds`` after all of them served, ``healthy``: once all have
+    been ready for ``seconds`` without a break.
+    """
+
+    replicas: int = 1
+    promote: Literal["manual", "after", "healthy"] = "manual"
+    seconds: float = 0.0
+
+
 class UpdateConfig(Model):
-    """How tasks are replaced. ``parallelism`` 0 = all at once; durations in seconds."""
+    """How tasks are replaced. ``parallelism`` 0 = all at once; durations in seconds.
+
+    ``blue_green``: all new tasks come up beside the old ones without traffic, which then goes
+    over at once; the old ones stay ``keep_old`` seconds more.
+    """
 
     parallelism: int = 1
     delay: float = 0.0
@@ -300,6 +317,9 @@ class UpdateConfig(Model):
     failure_action: Literal["pause", "continue", "rollback"] = "pause"
     monitor: float = MONITOR
     max_failure_ratio: float = 0.0
+    canary: Canary | None = None
+    blue_green: bool = False
+    keep_old: float = KEEP_OLD
 
 
 class ServiceSpec(Model):

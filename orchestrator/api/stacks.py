@@ -21,12 +21,15 @@ if TYPE_CHECKING:
         ReleaseRow,
         Restart,
         Restarted,
+        RolloutStatus,
         Scale,
         Stack,
         StackDetail,
         StackRow,
         Start,
         Started,
+        Steer,
+        Steered,
         StopStack,
     )
     from specs.inside import ForgetTasks
@@ -102,6 +105,15 @@ async def start(parts: ApiParts, request: web.Request, body: Start) -> Started:
     stack = find(parts, request).name
     services = named.whole(parts.cluster, stack, body.services, "start")
     return await parts.control.start(stack, body.model_copy(update={"services": services}))
+
+
+async def rollout(parts: ApiParts, request: web.Request, _: None) -> RolloutStatus:
+    return parts.control.rollout(find(parts, request).name)
+
+
+async def steer(parts: ApiParts, request: web.Request, body: Steer) -> Steered:
+    await parts.control.arrived(request.match_info["stack"])
+    return await parts.control.steer(find(parts, request).name, body)
 
 
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:

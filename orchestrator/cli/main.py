@@ -44,6 +44,7 @@ NOT_MIXED = registry.PASSED_ON | {
         "exec",
         "network",
         "node",
+        "rollout",
         "run",
         "schedule",
         "secret",

@@ -45,7 +45,7 @@ from orchestrator.control.planning import (
 )
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
-from orchestrator.control.telling import objects
+from orchestrator.control.telling import objects, rollouts
 from orchestrator.control.telling.progress import Streams
 from orchestrator.control.telling.schedules import schedule_row
 from orchestrator.control.turns import TURN, in_turns
@@ -75,8 +75,11 @@ if TYPE_CHECKING:
         Rescaled,
         Restart,
         Restarted,
+        RolloutStatus,
         Start,
         Started,
+        Steer,
+        Steered,
     )
     from specs.inside import Forgotten, Paused
     from specs.kit.clock import Clock
@@ -387,6 +390,14 @@ class ControlLoop:
     async def start(self, stack: str, request: Start) -> Started:
         async with self._turn():
             return await self._commands.start(stack, request)
+
+    async def steer(self, stack: str, asked: Steer) -> Steered:
+        async with self._turn():
+            return await self._commands.steer(stack, asked)
+
+    def rollout(self, stack: str) -> RolloutStatus:
+        rows = self._observed.rollouts.get(stack, ())
+        return rollouts.status(self._cluster, self._cluster.stacks[stack], rows)
 
     async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
         async with self._turn():

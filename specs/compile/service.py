@@ -12,6 +12,7 @@ from specs.compile import jobs, machine, pairs, schedules, security
 from specs.compile.exclusive import exclusive
 from specs.compile.hooks import hooks
 from specs.compile.mounts import MountCompiler
+from specs.compile.rollouts import strategy
 from specs.compile.values import (
     cores,
     exposed,
@@ -102,6 +103,7 @@ class ServiceCompiler:
             image = built_name(self.stack, name)
         elif build is not None and not reference_fault(image) and (why := tag_fault(image)):
             self.verdicts.refuse(f"{path}.image", why, "write the name without its digest")
+        ways = strategy(path, raw, self.verdicts)
         return ServiceSpec(
             name=name,
             task=self._task(path, raw, deploy, image, lent),
@@ -120,7 +122,11 @@ class ServiceCompiler:
             placement=placement(mapping(deploy.get("placement"))),
             update=jobs.UPDATE
             if jobs.is_job(mode)
-            else self._update(mapping(deploy.get("update_config")), f"{path}.deploy.update_config"),
+            else self._update(
+                mapping(deploy.get("update_config")),
+                f"{path}.deploy.update_config",
+                ways,
+            ),
             rollback=self._update(
                 mapping(deploy.get("rollback_config")), f"{path}.deploy.rollback_config"
             ),
@@ -465,7 +471,7 @@ class ServiceCompiler:
             **given(dockerfile=raw.get("dockerfile") or None),
         )
 
-    def _update(self, raw: Json, path: str) -> UpdateConfig:
+    def _update(self, raw: Json, path: str, more: Json | None = None) -> UpdateConfig:
         parallelism = raw.get("parallelism")
         return UpdateConfig(
             **given(
@@ -475,5 +481,6 @@ class ServiceCompiler:
                 failure_action=self._one_of(f"{path}.failure_action", raw, UpdateConfig),
                 monitor=self.verdicts.duration(raw, f"{path}.monitor"),
                 max_failure_ratio=float(raw.get("max_failure_ratio") or 0.0) or None,
-            )
+            ),
+            **(more or {}),
         )

@@ -272,6 +272,25 @@ EXTENSIONS: dict[str, Extension] = {
         "true: never two copies at once, whatever is cut off or frozen: see docs/reliability.md",
         {"type": "boolean"},
     ),
+    "services.*.x-corral.canary": Extension(
+        "{replicas: N, promote: manual, `after 10m` or `healthy-for 10m`}: see docs/rollouts.md",
+        {
+            "type": "object",
+            "properties": {
+                "replicas": {"type": "integer", "minimum": 1},
+                "promote": {"type": "string"},
+            },
+            "additionalProperties": False,
+        },
+    ),
+    "services.*.x-corral.update": Extension(
+        "rolling (default) or blue-green: all new tasks beside the old ones, then traffic at once",
+        {"enum": ["rolling", "blue-green"]},
+    ),
+    "services.*.x-corral.keep_old": Extension(
+        "how long (10m) the old tasks of a blue-green update stay, ready to go back to",
+        {"type": "string"},
+    ),
     "volumes.*.x-corral.per_slot": Extension("true: one volume per replica", {"type": "boolean"}),
 }
 

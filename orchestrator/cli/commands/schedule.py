@@ -64,9 +64,9 @@ def act(session: Invocation, service: str, action: str) -> dict[str, Any]:
 
 def rows(session: Invocation, stack: str = "") -> list[dict[str, Any]]:
     """Return the schedules of a stack, or all."""
-    found: list[dict[str, Any]] = session.client.get(
-        "/v1/schedules", **({"stack": stack} if stack else {})
-    )["schedules"]
+    found: list[dict[str, Any]] = session.client.get("/v1/schedules", stack=stack or None)[
+        "schedules"
+    ]
     return found
 
 

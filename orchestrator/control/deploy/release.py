@@ -403,6 +403,7 @@ def _store(
             created=created,
             asked=present.asked if present is not None else {},
             asked_again=present.asked_again if present is not None else {},
+            standby=present.standby if present is not None else {},
             config_files=request.config_files,
         ),
     )

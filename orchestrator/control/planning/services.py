@@ -15,10 +15,12 @@ from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.planning import (
     failing,
     gates,
+    holding,
     jobs,
     misplaced,
     nowhere,
     pairs,
+    standby,
     staying,
     stopping,
 )
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from scheduler.reconcile import CreateTask
     from scheduler.steps import Steps
     from specs.api import Stack
+    from specs.stack import UpdateConfig
     from specs.task import Task
 
 
@@ -97,6 +100,7 @@ def _plan_service(
     state.steady += waiting
     if held:
         state.settled = state.steady = _prepared(state)
+    standby.change_over(pass_, stack, target, state)
     failing.look(pass_, target, state, states)
     nowhere.look(pass_, state)
     yield len(tasks)
@@ -119,14 +123,19 @@ def _as_wanted(
     carried = name in target.beside
     if carried or target.only_starts or name in target.keeps:
         stopped = name in target.keeps or target.only_starts
-        kept = as_it_is(pass_, effective, kept.wanted, replicas, stopped=stopped)
+        there = standby.serving(stack, name, replicas)
+        kept = as_it_is(pass_, effective, kept.wanted, there, stopped=stopped)
+    wanted, replicas = standby.look(pass_, stack, target, effective, kept.wanted, replicas)
+    if not carried and target.release.state is ReleaseState.DEPLOYING:
+        replicas = holding.without_abandoned(pass_, stack, effective, replicas)
+    held = holding.hold(pass_, stack, target, effective, wanted, replicas)
     state = ServiceState(
         name,
         effective,
-        kept.wanted,
+        held.wanted,
         replicas,
         carried=carried,
-        own_specs=kept.specs,
+        own_specs={**kept.specs, **held.specs},
         misplaced=wrong,
     )
     state.must_end = any(
@@ -136,6 +145,7 @@ def _as_wanted(
     )
     serving = (t for t in gates.current(state) if t.done or (t.ready and not state.must_end))
     state.settled = len({t.slot for t in serving if t.done or t.live})
+    holding.judge(pass_, state, target.release, held)
     return state
 
 
@@ -175,12 +185,20 @@ def _decide(
     state.moves = yield from advance_in_steps(
         wanted.without(state.plan.queued),
         state.replicas,
-        service.rollback if target.rollback else service.update,
+        service.rollback if target.rollback else _watched(service.update, wanted),
         release=state.effective.release,
         gate=gate,
         updating=not state.carried and _updating(pass_, stack, state, target),
         now=pass_.now,
     )
+
+
+def _watched(update: UpdateConfig, wanted: WantedService) -> UpdateConfig:
+    """Return how it is updated: a canary is on trial for as long as it is to be good."""
+    if not wanted.beside or update.canary is None:
+        return update
+    monitor = max(update.monitor, update.canary.seconds)
+    return update.model_copy(update={"monitor": monitor})
 
 
 def _perform(
@@ -194,7 +212,15 @@ def _perform(
     for create in (*state.plan.create, *state.moves.create):
         own = state.own_specs.get(create.slot, state.effective)
         fresh = target.renews and not state.carried and _anew(tasks, create)
-        create_task(pass_, own, create, gate=gate, waits_for=state.waits_for, fresh=fresh)
+        create_task(
+            pass_,
+            own,
+            create,
+            gate=gate,
+            waits_for=state.waits_for,
+            fresh=fresh,
+            turn="beside" if create.slot in state.wanted.beside else "",
+        )
         yield 2
     let_run(
         pass_,

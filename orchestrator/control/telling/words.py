@@ -69,7 +69,7 @@ def _words_of(cluster: Mirror, task: Task, now: float | None) -> TaskWords:
     if stopping:
         return TaskWords("stopping", stopping=True)
     if task.state is TaskState.RUNNING:
-        return _running(task, now)
+        return _running(task, now, _beside(cluster, task))
     reason = task.pending_reason or task.status.reason
     # That a new task has not been looked at yet is not worth a word of its own.
     word = "pending" if task.state is TaskState.NEW else task.state.value
@@ -94,7 +94,22 @@ def _unheard_text(cluster: Mirror, task: Task, status: str) -> str:
     return f"{text}; waits for it because {what} is there" if what else text
 
 
-def _running(task: Task, now: float | None) -> TaskWords:
+def _beside(cluster: Mirror, task: Task) -> str:
+    """Return what an update has a task do or wait for that runs: words for people, or ""."""
+    stack = cluster.stacks.get(task.stack)
+    release = cluster.releases.get((task.stack, stack.release)) if stack is not None else None
+    if stack is None or release is None:
+        return ""
+    standby = stack.standby.get(task.service)
+    if standby is not None and task.spec_hash in standby.hashes:
+        return "kept to go back to, no traffic" if standby.since else "no traffic yet"
+    old = task.release < release.number and task.service in (release.updates or ())
+    if release.state is ReleaseState.DEPLOYING and old and task.service in release.paused:
+        return "its rollout is paused"
+    return ""
+
+
+def _running(task: Task, now: float | None, beside: str = "") -> TaskWords:
     status, run = task.status, task.status.run
     if run is not None and run.finished_at is not None and status.held and status.reason:
         return TaskWords(f"restarting: {status.reason}", status.reason, restarting=True)
@@ -121,7 +136,7 @@ def _running(task: Task, now: float | None) -> TaskWords:
     held = f"restart waits for {task.restart_waits}" if task.restart_waits else ""
     misplaced = f"misplaced: {task.misplaced}" if task.misplaced else ""
     paused = "paused" if status.paused else "is being paused" if task.paused else ""
-    notes = [note for note in (paused, health, held, unready, said, misplaced) if note]
+    notes = [note for note in (beside, paused, health, held, unready, said, misplaced) if note]
     return TaskWords(text + (f" ({', '.join(notes)})" if notes else ""), reason)
 
 
@@ -245,7 +260,7 @@ def stack_status(stack: Stack, release: Release | None, *, complete: bool) -> st
         return "unknown"
     match release.state:
         case ReleaseState.PENDING | ReleaseState.DEPLOYING | ReleaseState.FAILED:
-            return release.state.value
+            return "paused" if release.paused and not release.over else release.state.value
         case _ if stack.created and not complete:
             return "created"
         case _:
