@@ -33,9 +33,12 @@ if TYPE_CHECKING:
         Rescaled,
         Restart,
         Restarted,
+        RolloutStatus,
         Stack,
         Start,
         Started,
+        Steer,
+        Steered,
     )
     from specs.images import ForgetImages, ForgottenImages
     from specs.inside import Copied, Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     )
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
     from specs.paths import PathState
+    from specs.schedule import ActOnSchedule, Schedule, ScheduleActed
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import (
@@ -264,6 +268,11 @@ class Mirror(Protocol):
         ...
 
     @property
+    def schedules(self) -> Mapping[tuple[str, str], Schedule]:
+        """Return what runs by a schedule, by stack and service."""
+        ...
+
+    @property
     def nodes(self) -> Mapping[str, Node]: ...
 
     @property
@@ -345,6 +354,14 @@ class Control(Protocol):
         """Have what does not run run as it was, with what it depends on."""
         ...
 
+    async def steer(self, stack: str, asked: Steer) -> Steered:
+        """Pause, go on with, take back or promote what is being rolled out."""
+        ...
+
+    def rollout(self, stack: str) -> RolloutStatus:
+        """Return how far the newest release of a stack that there is has come."""
+        ...
+
     async def stop(
         self, stack: str, timeout: float | None, services: tuple[str, ...] = ()
     ) -> None: ...
@@ -399,6 +416,12 @@ class Control(Protocol):
 
     async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
         """Stop one-offs, or remove those that have ended."""
+        ...
+
+    async def act_on_schedule(
+        self, stack: str, service: str, request: ActOnSchedule
+    ) -> ScheduleActed:
+        """Begin an iteration, or have none begin by itself any more. Raises NotFound, Conflict."""
         ...
 
     async def extend(self, text: str) -> tuple[str, ...]:

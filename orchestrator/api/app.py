@@ -27,6 +27,7 @@ from orchestrator.api import (
     objects,
     oneoffs,
     problems,
+    schedules,
     sent,
     stacks,
     state,
@@ -68,6 +69,7 @@ from specs.objects import (
     VolumeRows,
 )
 from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff, TaskStreams
+from specs.schedule import ActOnSchedule, ScheduleActed, ScheduleRows
 from specs.sent import AskChunks, MissingChunks, PutChunks, SentFolder, SentTree
 from specs.task import Task
 
@@ -229,6 +231,21 @@ ROUTES: tuple[ApiRoute, ...] = (
         answer=api.Started,
     ),
     ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/rollout",
+        stacks.rollout,
+        "How far the newest release's rollout is",
+        answer=api.RolloutStatus,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/rollout",
+        stacks.steer,
+        "Pause a rollout, go on with it, take it back, promote a canary",
+        body=api.Steer,
+        answer=api.Steered,
+    ),
+    ApiRoute(
         "POST",
         "/v1/stacks/{stack}/stop",
         stacks.stop,
@@ -276,6 +293,22 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Stop one-offs, or remove those that have ended",
         body=ActOnOneOffs,
         answer=ActedOn,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/schedules",
+        schedules.schedules,
+        "What runs by a schedule, when it is due next, and what came of it",
+        answer=ScheduleRows,
+        query=(QueryField("stack", text="only of this stack"),),
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/schedules/{service}",
+        schedules.act,
+        "Begin an iteration now, or have none begin by itself",
+        body=ActOnSchedule,
+        answer=ScheduleActed,
     ),
     ApiRoute(
         "GET",

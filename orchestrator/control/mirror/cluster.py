@@ -26,6 +26,7 @@ from orchestrator.control.mirror.records import (
     PARTS,
     RELEASES,
     RESTING,
+    SCHEDULES,
     STACKS,
     TASKS,
     VIP,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from specs.kit.clock import Clock
     from specs.node import Node, NodeCondition
     from specs.oneoff import OneOff
+    from specs.schedule import Schedule
     from specs.stack import StackSpec
     from specs.task import Task
 
@@ -77,6 +79,7 @@ class Cluster:
         self.parts: dict[str, StackSpec] = {}
         self.tasks: dict[str, Task] = {}
         self.oneoffs: dict[str, OneOff] = {}  # by the id of their task
+        self.schedules: dict[tuple[str, str], Schedule] = {}  # by stack and service
         self.nodes: dict[str, Node] = {}
         self.networks: dict[str, NetworkRecord] = {}
         self.leases: dict[str, dict[str, Lease]] = defaultdict(dict)  # network -> cidr
@@ -307,6 +310,8 @@ class Cluster:
             where, key = self.resting[record.network], record.address
         elif kind is VOLUMES:
             where, key = self.volumes, record.name
+        elif kind is SCHEDULES:
+            where, key = self.schedules, (record.stack, record.service)
         elif kind is BOUND_PATHS:
             where, key = self.bound_paths, (record.stack, record.path)
         else:
