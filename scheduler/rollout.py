@@ -131,7 +131,7 @@ def advance_in_steps(
     failed = [s for s in slots if updating and _failed(s, update, release)]
     updated = sum(1 for s in slots if _settled(s))
     if failed and len(failed) / (len(wanted.beside) or total) > update.max_failure_ratio:
-        what = "canary" if wanted.beside else "updated"
+        what = "canary" if 0 < len(wanted.beside) < total else "updated"
         reason = f"{len(failed)} of {len(wanted.beside) or total} {what} tasks failed"
         if update.failure_action != "continue":
             return Moves(state="failed", reason=reason, updated=updated, total=total)
@@ -291,7 +291,7 @@ def _proven_at(entry: _Slot, update: UpdateConfig, release: int | None) -> float
     ``release``: as for ``_pauses``. 0: nothing has to be waited for.
     """
     new = entry.new
-    if update.order != "start-first" or new is None or new.done or not entry.serves:
+    if update.order != "start-first" or new is None or new.after or new.done or not entry.serves:
         return 0.0
     unproven = new.ready and not new.checked and new.release == release
     return new.ready_since + update.monitor if unproven and new.ready_since is not None else 0.0
@@ -303,7 +303,7 @@ def _swap(entry: _Slot, update: UpdateConfig) -> list[StopTask]:
     if new is None:
         return []
     far = new.ready or new.done
-    if update.order == "stop-first":
+    if update.order == "stop-first" or new.after:
         far = far or new.state in (TaskState.PREPARED, TaskState.STARTING, TaskState.RUNNING)
     serving = any(t.ready for t in entry.old)
     if not far and not serving and new.state in (TaskState.PREPARED, TaskState.STARTING):

@@ -35,11 +35,19 @@ from orchestrator.control.mirror.exclusive import ExclusiveTasks
 from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
 from orchestrator.control.mirror.observed import Observed
 from orchestrator.control.notices import Notices
-from orchestrator.control.planning import ingest, move_requests, releases, removal, stacks
+from orchestrator.control.planning import (
+    ingest,
+    move_requests,
+    releases,
+    removal,
+    schedules,
+    stacks,
+)
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling import objects, rollouts
 from orchestrator.control.telling.progress import Streams
+from orchestrator.control.telling.schedules import schedule_row
 from orchestrator.control.turns import TURN, in_turns
 from orchestrator.control.wanted import Outgoing
 from orchestrator.store.base import StoreUnavailable
@@ -47,6 +55,7 @@ from specs.api import ProblemRow
 from specs.kit.loading import load
 from specs.objects import ContentRows, NetworkRows, VolumeRows
 from specs.oneoff import OneOffProgress
+from specs.schedule import ScheduleActed
 from specs.states import ReleaseState
 from specs.wire import HEARTBEAT
 
@@ -78,6 +87,7 @@ if TYPE_CHECKING:
     from specs.objects import MadeObject, MakeObject, MoveVolume, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
     from specs.plans import Plan
+    from specs.schedule import ActOnSchedule
     from specs.wire import Hello, NodeSelf, Objects, Report
 
 log = logging.getLogger(__name__)
@@ -477,6 +487,21 @@ class ControlLoop:
     async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
         async with self._turn():
             return await self._commands.act_on_oneoffs(stack, request)
+
+    async def act_on_schedule(
+        self, stack: str, service: str, request: ActOnSchedule
+    ) -> ScheduleActed:
+        await load(GRAPHS)
+        number = 0
+
+        def change(pass_: Pass) -> None:
+            nonlocal number
+            number = schedules.act(pass_, stack, service, request)
+
+        await self._write(change)
+        self._notices.again({stack})
+        record = self._cluster.schedules[stack, service]
+        return ScheduleActed(schedule=schedule_row(record, now=self._clock.wall()), number=number)
 
     async def extend(self, text: str) -> tuple[str, ...]:
         async with self._turn():

@@ -26,7 +26,7 @@ ONCE = [
 ]
 
 
-@pytest.mark.parametrize("way", [{"canary": {"replicas": 1}}], ids=["canary"])
+@pytest.mark.parametrize("way", [{"canary": {}}, {"update": "blue-green"}], ids=str)
 @pytest.mark.parametrize(("body", "path"), ONCE, ids=[path for _, path in ONCE])
 def test_what_there_can_be_only_once_has_nothing_beside_it(way, body, path):
     extension = {**body.get("x-corral", {}), **way}
@@ -87,3 +87,34 @@ def test_a_canary_that_makes_no_sense_is_refused(written, path, words):
         compile_stack(rollouts_of({"x-corral": {"canary": written}}), {}, "app")
     (problem,) = caught.value.problems
     assert (problem.path, words in problem.message) == (f"services.web.x-corral.canary{path}", True)
+
+
+BLUE_GREEN = [
+    ({"update": "blue-green"}, (True, 600.0)),
+    ({"update": "blue-green", "keep_old": "1m30s"}, (True, 90.0)),
+    ({"update": "rolling"}, (False, 600.0)),
+    ({}, (False, 600.0)),
+]
+
+
+@pytest.mark.parametrize(("written", "meant"), BLUE_GREEN, ids=str)
+def test_a_blue_green_update_is_read(written, meant):
+    spec, _ = compile_stack(rollouts_of({"x-corral": written}), {}, "app")
+    update = spec.services["web"].update
+    assert (update.blue_green, update.keep_old) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ({"update": "green"}, "update"),
+        ({"keep_old": "10m"}, "keep_old"),
+        ({"update": "blue-green", "keep_old": "soon"}, "keep_old"),
+        ({"update": "blue-green", "canary": {}}, "canary"),
+    ],
+    ids=str,
+)
+def test_a_blue_green_update_that_makes_no_sense_is_refused(written, path):
+    with pytest.raises(SpecError) as caught:
+        compile_stack(rollouts_of({"x-corral": written}), {}, "app")
+    assert [p.path for p in caught.value.problems] == [f"services.web.x-corral.{path}"]

@@ -13,7 +13,7 @@ import contextlib
 import copy
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from posixpath import normpath
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -27,6 +27,7 @@ from orchestrator.control.mirror.records import (
     PARTS,
     RELEASES,
     RESTING,
+    SCHEDULES,
     STACKS,
     TASKS,
     VIP,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from specs.kit.clock import Clock
     from specs.node import Node, NodeCondition
     from specs.oneoff import OneOff
+    from specs.schedule import Schedule
     from specs.stack import StackSpec
     from specs.task import Task
 
@@ -82,6 +84,7 @@ class Cluster:
         self.parts: dict[str, StackSpec] = {}
         self.tasks: dict[str, Task] = {}
         self.oneoffs: dict[str, OneOff] = {}  # by the id of their task
+        self.schedules: dict[tuple[str, str], Schedule] = {}  # by stack and service
         self.nodes: dict[str, Node] = {}
         self.networks: dict[str, NetworkRecord] = {}
         self.leases: dict[str, dict[str, Lease]] = defaultdict(dict)  # network -> cidr
@@ -129,6 +132,14 @@ class Cluster:
             if name not in _OWN:
                 setattr(made, name, copied(value))
         return made
+
+    def tasks_of(self, stack: str) -> Collection[Task]:
+        """Return the tasks of a stack; of others nothing is looked at."""
+        return self.by_stack.get(stack, {}).values()
+
+    def tasks_on(self, node: str) -> Collection[Task]:
+        """Return the tasks a node has, by its id; of others nothing is looked at."""
+        return self.by_node.get(node, {}).values()
 
     def network_name(self, network: str) -> str:
         """Return what the network with this id is called; the id itself once its record is gone."""
@@ -315,6 +326,8 @@ class Cluster:
             where, key = self.resting[record.network], record.address
         elif kind is VOLUMES:
             where, key = self.volumes, record.name
+        elif kind is SCHEDULES:
+            where, key = self.schedules, (record.stack, record.service)
         elif kind is BOUND_PATHS:
             where, key = self.bound_paths, (record.stack, record.path)
         else:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror import times
 from orchestrator.control.mirror.answers import PathAnswers
 from orchestrator.control.mirror.cluster import copied
-from orchestrator.control.mirror.records import RELEASES, RESTING, TASKS, Kind
+from orchestrator.control.mirror.records import RELEASES, RESTING, STACKS, TASKS, Kind
 from orchestrator.store import keys
-from specs.api import Release
+from specs.api import Release, Stack
 from specs.states import FINAL, Health, TaskState
 from specs.task import Task
 
@@ -75,6 +75,8 @@ class Observed:
     # release -> service -> words that its tasks serve and are only watched for a while
     watched: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
 
+    # stack -> when another set of its tasks got traffic last, and the revision of that
+    changed_over: dict[str, tuple[float, int]] = field(default_factory=dict)
     # stack -> how far its services' rollouts are, see ``planning.rollout_rows``
     rollouts: dict[str, tuple[RolloutRow, ...]] = field(default_factory=dict)
 
@@ -115,6 +117,10 @@ class Observed:
                 self._task(old if isinstance(old, Task) else None, new)
             elif isinstance(old, Task):
                 self.marks.pop(old.id, None)
+        elif kind is STACKS and isinstance(old, Stack) and isinstance(new, Stack):
+            if old.standby != new.standby:
+                revision = self.cluster.version(keys.stack(new.name))
+                self.changed_over[new.name] = (self.clock.monotonic(), revision)
         elif kind is RELEASES and new is None and isinstance(old, Release):
             # After `down -v` the numbers begin anew; the old one's standstill is not this one's.
             self.progress_at.pop((old.stack, old.number), None)

@@ -52,6 +52,13 @@ def comes_back(cluster: Mirror, task: Task) -> bool:
     return found is not None and found.returning and task.status.ready
 
 
+def stands_by(cluster: Mirror, task: Task) -> bool:
+    """Say whether the task runs without traffic, beside those that have it: see blue-green."""
+    stack = cluster.stacks.get(task.stack)
+    standby = stack.standby.get(task.service) if stack is not None else None
+    return standby is not None and task.spec_hash in standby.hashes
+
+
 def is_leaving(task: Task) -> bool:
     """Say whether the task was asked to go; it may still be there.
 

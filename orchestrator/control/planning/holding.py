@@ -74,7 +74,8 @@ def hold(
             del slots[slot]  # nothing was there: it is made when the rollout goes on
         else:
             slots[slot], specs[slot] = own.hash, own
-    beside = frozenset(slot for slot in first if slot not in specs and slot in slots)
+    goes_first = first if canary is not None else wanted.beside
+    beside = frozenset(slot for slot in goes_first if slot not in specs and slot in slots)
     return Standing(replace(wanted, slots=slots, beside=beside), specs, frozenset(stays), canary)
 
 

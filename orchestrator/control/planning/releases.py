@@ -241,6 +241,8 @@ def _to_be_heard(
     A node that takes longer than ACK_LIMIT is not waited for, as when endpoints go.
     """
     for state in awaited:
+        if _switch_unheard(pass_, state, interested):
+            return True
         for replica in state.replicas:
             if replica.ready_since is None or replica.ready_since + ACK_LIMIT <= pass_.now:
                 continue
@@ -249,6 +251,15 @@ def _to_be_heard(
             if task is not None and unheard(pass_, task, served, interested):
                 return True
     return False
+
+
+def _switch_unheard(pass_: Pass, state: ServiceState, interested: Mapping[str, set[str]]) -> bool:
+    """Say whether nodes have yet to hear that the traffic of a service goes to others."""
+    at, revision = pass_.observed.changed_over.get(state.effective.stack, (0.0, 0))
+    if not revision or at + ACK_LIMIT <= pass_.now:
+        return False
+    found = (pass_.draft.task(t.id) for t in state.replicas if t.ready)
+    return any(unheard(pass_, t, revision, interested) for t in found if t is not None)
 
 
 def _misplaced(pass_: Pass, awaited: Iterable[ServiceState]) -> tuple[float, str]:
@@ -373,7 +384,8 @@ def _moves(state: ServiceState) -> bool:
 
 def _deployed(pass_: Pass, stack: Stack, release: Release) -> None:
     finish(pass_.draft, release, ReleaseState.DEPLOYED, "", at=pass_.wall)
-    pass_.draft.put(STACKS, stack.with_running(release.number))
+    record = pass_.draft.get(keys.stack(stack.name), stack)
+    pass_.draft.put(STACKS, record.with_running(release.number))
 
 
 def fail(pass_: Pass, release: Release, reason: str, cause: Cause | None = None) -> None:

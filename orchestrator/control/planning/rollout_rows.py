@@ -81,7 +81,7 @@ def _state(state: ServiceState, target: ReleaseTarget, *, updated: int, total: i
     if state.name in target.release.paused and state.stands:
         return "paused"
     if state.held:
-        return "standby" if state.effective.service.update.blue_green else "canary"
+        return "standby" if state.wanted.beside == {*state.wanted.slots} else "canary"
     if updated == total and state.moves.state == "done":
         return "done"
     return "waiting" if state.waits_for and not updated else "going"

@@ -20,6 +20,7 @@ from orchestrator.control.planning import (
     misplaced,
     nowhere,
     pairs,
+    standby,
     staying,
     stopping,
 )
@@ -99,6 +100,7 @@ def _plan_service(
     state.steady += waiting
     if held:
         state.settled = state.steady = _prepared(state)
+    standby.change_over(pass_, stack, target, state)
     failing.look(pass_, target, state, states)
     nowhere.look(pass_, state)
     yield len(tasks)
@@ -121,10 +123,12 @@ def _as_wanted(
     carried = name in target.beside
     if carried or target.only_starts or name in target.keeps:
         stopped = name in target.keeps or target.only_starts
-        kept = as_it_is(pass_, effective, kept.wanted, replicas, stopped=stopped)
-    elif target.release.state is ReleaseState.DEPLOYING:
+        there = standby.serving(stack, name, replicas)
+        kept = as_it_is(pass_, effective, kept.wanted, there, stopped=stopped)
+    wanted, replicas = standby.look(pass_, stack, target, effective, kept.wanted, replicas)
+    if not carried and target.release.state is ReleaseState.DEPLOYING:
         replicas = holding.without_abandoned(pass_, stack, effective, replicas)
-    held = holding.hold(pass_, stack, target, effective, kept.wanted, replicas)
+    held = holding.hold(pass_, stack, target, effective, wanted, replicas)
     state = ServiceState(
         name,
         effective,
@@ -208,7 +212,15 @@ def _perform(
     for create in (*state.plan.create, *state.moves.create):
         own = state.own_specs.get(create.slot, state.effective)
         fresh = target.renews and not state.carried and _anew(tasks, create)
-        create_task(pass_, own, create, gate=gate, waits_for=state.waits_for, fresh=fresh)
+        create_task(
+            pass_,
+            own,
+            create,
+            gate=gate,
+            waits_for=state.waits_for,
+            fresh=fresh,
+            turn="beside" if create.slot in state.wanted.beside else "",
+        )
         yield 2
     let_run(
         pass_,
@@ -218,7 +230,6 @@ def _perform(
         blocked=state.waits_for,
         displaced=state.misplaced.moves,
         at_home=lambda task: at_home(pass_, task, state.effective),
-        beside=state.wanted.beside,
     )
     for slot, found in tasks_by_slot(t for t in tasks if t.state in FINAL).items():
         stopping.trim(pass_, found, wanted=slot in state.wanted.slots)

@@ -18,12 +18,13 @@ from orchestrator.control.planning import (
     removal,
     restarts,
     rollout_rows,
+    schedules,
     stopping,
 )
 from orchestrator.control.planning.frozen import plan_frozen
 from orchestrator.control.planning.moving import stop_users
-from orchestrator.control.planning.passes import earliest
-from orchestrator.control.planning.placement import mistake, place_pending
+from orchestrator.control.planning.passes import earliest, mistake
+from orchestrator.control.planning.placement import place_pending
 from orchestrator.control.planning.services import plan_services
 from scheduler.steps import STEP
 from specs.states import FINAL, UNPLACED, WANTED, Desired, ReleaseState, TaskState
@@ -111,8 +112,19 @@ def _look_at_all(pass_: Pass, stacks: Iterable[str], out: Audience) -> Steps[Due
     yield from place_pending(pass_, waiting)
     for name in names:
         if name in pass_.cluster.stacks:
-            due[name] = earliest(due[name], oneoffs.plan(pass_, pass_.cluster.stacks[name]))
+            stack = pass_.cluster.stacks[name]
+            again = earliest(_schedules(pass_, stack), oneoffs.plan(pass_, stack))
+            due[name] = earliest(due[name], again)
     return due
+
+
+def _schedules(pass_: Pass, stack: Stack) -> float | None:
+    """Move the stack's schedules on; return when to look again."""
+    try:
+        return schedules.plan(pass_, stack)
+    except Exception as error:  # noqa: BLE001 - told of the stack; the others go on
+        pass_.notes.append(("schedule.mistake", stack.name, mistake(error, stack.name)))
+        return pass_.now + AFTER_MISTAKE
 
 
 def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> Steps[float | None]:

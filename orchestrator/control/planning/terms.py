@@ -127,6 +127,7 @@ def _replica(
         was_ready=mark.was_ready,
         has_run=any(r.started_at is not None for r in task.status.runs)
         or task.state in (TaskState.RUNNING, TaskState.COMPLETE),
+        after=task.turn == "after",
         checked=task.status.health is not Health.NONE,
         unhealthy=task.status.health is Health.UNHEALTHY,
         pending_since=mark.pending_since,

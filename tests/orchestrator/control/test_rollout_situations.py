@@ -7,6 +7,7 @@ were without a ready task at the worst instant, and how many new tasks failed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -429,3 +430,62 @@ async def test_what_cannot_be_steered_is_refused_in_words():
             await steer(rig, "abort", "web")
         with pytest.raises(Conflict, match="release 2 is not paused: it is deploying"):
             await steer(rig, "resume")
+
+
+# start-first where no node takes both
+
+
+FULL = {
+    "max_replicas_per_node": {"placement": {"max_replicas_per_node": 2}},
+    "memory": {"resources": {"reservations": {"memory": "4g"}}},
+}
+
+
+@pytest.mark.parametrize("why", FULL)
+async def test_start_first_on_full_nodes_goes_on_slot_by_slot(why):
+    update = {"order": "start-first"}
+    async with Rig(nodes=2) as rig:
+        await rig.up(web("web:1", update, deploy=FULL[why]))
+        await rig.deployed()
+        await asyncio.sleep(10)
+        watch = Watch(rig)
+        told = []
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(_events(rig, told))
+            await rig.up(web("web:2", update, deploy=FULL[why]), deadline=30.0)
+            await rig.deployed(within=200)
+            listening.cancel()
+        assert watch.images() == ALL_NEW
+        assert watch.unavailable == 1, "law: one slot at a time, as with stop-first"
+        assert len(told) == COUNT
+        assert "starts only once that of release 1 has stopped" in told[0]
+        assert ("max_replicas_per_node" in told[0]) == (why == "max_replicas_per_node")
+
+
+async def _events(rig: Rig, told: list[str]) -> None:
+    async with contextlib.aclosing(rig.control.events("app")) as events:
+        async for event in events:
+            told += [event.message] if event.kind == "rollout.stop-first" else []
+
+
+async def test_start_first_where_a_node_has_room_loses_nothing():
+    update, room = {"order": "start-first"}, {"placement": {"max_replicas_per_node": 2}}
+    async with Rig(nodes=3) as rig:
+        await rig.up(web("web:1", update, deploy=room))
+        await rig.deployed()
+        watch = Watch(rig)
+        await rig.up(web("web:2", update, deploy=room), deadline=30.0)
+        await rig.deployed(within=200)
+        assert (watch.images(), watch.unavailable) == (ALL_NEW, 0)
+
+
+async def test_what_fits_nowhere_either_way_stops_nothing():
+    update = {"order": "start-first"}
+    async with Rig(nodes=2) as rig:
+        await rig.up(web("web:1", update))
+        await rig.deployed()
+        watch = Watch(rig)
+        huge = {"resources": {"reservations": {"memory": "100g"}}}
+        await rig.up(web("web:2", update, deploy=huge), deadline=30.0)
+        assert "no progress for 30 s" in (await rig.end_of(within=200)).message
+        assert (watch.images(), watch.unavailable) == (ALL_OLD, 0)
