@@ -21,15 +21,19 @@ if TYPE_CHECKING:
         ReleaseRow,
         Restart,
         Restarted,
+        RolloutStatus,
         Scale,
         Stack,
         StackDetail,
         StackRow,
         Start,
         Started,
+        Steer,
+        Steered,
         StopStack,
     )
     from specs.inside import ForgetTasks
+    from specs.plans import Plan
 
 
 def find(parts: ApiParts, request: web.Request) -> Stack:
@@ -58,6 +62,10 @@ async def stack(parts: ApiParts, request: web.Request, _: None) -> StackDetail:
 
 async def deploy(parts: ApiParts, request: web.Request, body: Deploy) -> ReleaseRow:
     return await parts.control.deploy(request.match_info["stack"], body)
+
+
+async def plan(parts: ApiParts, request: web.Request, body: Deploy) -> Plan:
+    return await parts.control.plan(request.match_info["stack"], body)
 
 
 async def releases(parts: ApiParts, request: web.Request, _: None) -> Releases:
@@ -104,6 +112,15 @@ async def start(parts: ApiParts, request: web.Request, body: Start) -> Started:
     return await parts.control.start(stack, body.model_copy(update={"services": services}))
 
 
+async def rollout(parts: ApiParts, request: web.Request, _: None) -> RolloutStatus:
+    return parts.control.rollout(find(parts, request).name)
+
+
+async def steer(parts: ApiParts, request: web.Request, body: Steer) -> Steered:
+    await parts.control.arrived(request.match_info["stack"])
+    return await parts.control.steer(find(parts, request).name, body)
+
+
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:
     await parts.control.arrived(request.match_info["stack"])
     before = find(parts, request)
@@ -124,7 +141,7 @@ async def forget(parts: ApiParts, request: web.Request, body: ForgetTasks) -> Fo
 async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:
     found_stack = find(parts, request)
     name = found_stack.name
-    mine = [task for task in parts.cluster.tasks.values() if task.stack == name]
+    mine = list(parts.cluster.tasks_of(name))
     now = parts.clock.wall()
     every = flag(request, "all")
     shown = rows.shown_tasks(mine, every=every)
@@ -132,6 +149,14 @@ async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:
     if every and flag(request, "oneoffs"):  # who counts replicas is not to see them
         oneoffs = rows.shown_oneoffs(parts.cluster, name)
         found += [rows.oneoff_row(parts.cluster, one, now=now) for one in oneoffs]
+    if not every:  # what runs by a schedule is a one-off to nodes, and part of the stack to people
+        going = {o.task for r in parts.cluster.schedules.values() for o in r.going}
+        ones = rows.shown_oneoffs(parts.cluster, name)
+        found += [
+            rows.oneoff_row(parts.cluster, one, now=now)
+            for one in ones
+            if one.id in going and not one.over
+        ]
     missing = () if every else rows.missing(parts.cluster, found_stack, mine, now)
     return Tasks(tasks=tuple(found), missing=missing, undecided=parts.superseded())
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def look(pass_: Pass, effective: Effective, tasks: Sequence[Task]) -> Displaced:
     """Return which of a service's tasks must go elsewhere, and which would but stay."""
-    if effective.service.mode == "global" or effective.task.partner:
+    if effective.service.per_node or effective.task.partner:
         return Displaced()  # nobody moves away from his partner
     if not pairs.constraints_of(effective) and not effective.exclusive:
         return Displaced()
@@ -49,7 +49,7 @@ def leaving(pass_: Pass, effective: Effective, tasks: Sequence[Task]) -> Displac
 
     Of what may exist twice none: ``reconcile`` replaces that before it ends.
     """
-    if effective.service.mode == "global" or effective.task.partner:
+    if effective.service.per_node or effective.task.partner:
         return Displaced()
     here = [t for t in tasks if t.live and t.node is not None]
     leaves = _leaving(pass_, here, effective)
@@ -91,7 +91,7 @@ def _leaving(pass_: Pass, here: Sequence[Task], effective: Effective) -> dict[st
 
 def breaks(pass_: Pass, effective: Effective, task: Task) -> bool:
     """Say whether a task is where its service's constraints do not want it."""
-    view = pass_.view(task.node) if effective.service.mode != "global" else None
+    view = pass_.view(task.node) if not effective.service.per_node else None
     if view is None:
         return False
     return constraints.broken(pairs.constraints_of(effective), view) is not None

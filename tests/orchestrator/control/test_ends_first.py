@@ -1,7 +1,8 @@
 """What cannot exist twice leaves a node that is to be empty by ending first.
 
 A copy of it (under a lease, with a port of its host, with a fixed address) made beside it could
-never begin while it runs. So it ends first, where another node takes it; else it stays, and says so.
+never begin while it runs. So it ends first where another node takes it; else it stays, and says
+so.
 """
 
 from __future__ import annotations
