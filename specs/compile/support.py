@@ -14,6 +14,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from specs.compile import schedule_words as schedules
 from specs.compile.support_nested import AT_TOP, IN_SERVICE
 
 
@@ -257,6 +258,11 @@ EXTENSIONS: dict[str, Extension] = {
     "services.*.x-corral.on_reboot": Extension(
         "run (default) or keep: what the end of its machine interrupted is not run again",
         {"enum": ["run", "keep"]},
+    ),
+    "services.*.x-corral.schedule": Extension(
+        "it runs by a schedule, and does not stand by: cron's five fields, or a mapping; "
+        "see docs/jobs.md",
+        schedules.SCHEMA,
     ),
     "services.*.x-corral.max_concurrent": Extension(
         "of a replicated-job: how many tasks run at a time; without it all do",

@@ -7,11 +7,12 @@ waited for again (at most ACK_LIMIT).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror import times
 from orchestrator.control.mirror.answers import PathAnswers
+from orchestrator.control.mirror.cluster import copied
 from orchestrator.control.mirror.records import RELEASES, RESTING, STACKS, TASKS, Kind
 from orchestrator.store import keys
 from specs.api import Release, Stack
@@ -92,6 +93,18 @@ class Observed:
         for network, found in self.cluster.resting.items():
             self.resting_since.update({(network, address): now for address in found})
         self.cluster.listen(self._changed)
+
+    def forked(self, cluster: Cluster, clock: Clock, stack: str) -> Observed:
+        """Return what was seen, apart, for a fork of the mirror in which only ``stack`` moves."""
+        made = Observed.__new__(Observed)
+        for name, value in vars(self).items():
+            setattr(made, name, copied(value))
+        made.cluster, made.clock = cluster, clock
+        for task_id in cluster.by_stack.get(stack, {}):
+            made.marks[task_id] = replace(self.mark(task_id), seen=None)
+        made.paths = PathAnswers(dict(self.paths.said))
+        cluster.listen(made._changed)  # noqa: SLF001 - it is one of us
+        return made
 
     def mark(self, task_id: str) -> TaskMark:
         """Return the task's mark."""

@@ -69,6 +69,14 @@ def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> Release
     return ReleaseTarget(release, spec, rollback, tuple({*release.keeps} - touched))
 
 
+def begin(pass_: Pass, release: Release, images: Mapping[str, str]) -> None:
+    """Have a release deployed whose images are there: its numbers count, and what it starts."""
+    pass_.draft.put(RELEASES, deploying(pass_, release, images))
+    stack = pass_.cluster.stacks.get(release.stack)
+    if stack is not None and stack.desired == "up":
+        pass_.draft.put(STACKS, stack.begun(release))
+
+
 def deploying(pass_: Pass, release: Release, images: Mapping[str, str]) -> Release:
     """Return a release whose images are there, with the services it updates.
 
