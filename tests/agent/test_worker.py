@@ -27,6 +27,7 @@ from specs.wire import (
     Content,
     Instructions,
     LeaseAnswer,
+    LeaveCluster,
     NetworkState,
     NodeSelf,
     Objects,
@@ -591,6 +592,33 @@ async def test_what_is_heard_of_a_task_while_it_is_erased_writes_no_record(node,
     await node.put(named("b"), remove=["a"])
     await asyncio.sleep(1.0)
     assert [path.name for path in (node.base / "run/records").iterdir()] == ["b"]
+
+
+LATE = {
+    "of another cluster": ({"cluster": "other"}, {}, "cluster"),
+    "of an older epoch": ({"epoch": 1}, {}, "epoch"),
+    "of before it was told to stay": ({"generation": 1}, {}, "base"),
+    "of before it was added again": ({}, {"node": "before"}, "base"),
+}
+
+
+@pytest.mark.parametrize("case", LATE)
+async def test_to_leave_is_refused_where_it_comes_late(node, case):
+    stamp, who, reason = LATE[case]
+    await node.put(named("a"))
+    newer = Stamp(cluster="c", epoch=2, generation=3)
+    asked = Instructions(
+        stamp=newer, me=NodeSelf(node="n", name="n"), put=Objects(tasks=node.tasks)
+    )
+    assert not isinstance(await node.worker.accept(asked), Refused)
+    await node.until(lambda: node.status("a").ready)
+    late = LeaveCluster(stamp=newer.model_copy(update=stamp), node=who.get("node", "n"))
+    refused = await node.worker.leave(late)
+    assert isinstance(refused, Refused)
+    assert refused.reason == reason
+    assert node.status("a").ready
+    assert await node.worker.leave(LeaveCluster(stamp=newer.at(4), node="n")) == []
+    assert await node.worker.leave(LeaveCluster(stamp=newer.at(4), node="n")) == [], "again"
 
 
 async def test_leave_takes_everything_and_forgets_the_cluster(node):

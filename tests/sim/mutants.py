@@ -171,10 +171,6 @@ def _from_the_answer(real: Any) -> Any:
     return made
 
 
-def _begun_long_ago(real: Any) -> Any:
-    return lambda begun: real(begun=begun - 1000.0)
-
-
 def _whoever_answers(real: Any) -> Any:
     return lambda self, asked_at, yes, now: real(self, asked_at, self.members, now)
 
@@ -271,18 +267,6 @@ ALL: dict[str, Mutant] = {
     "wrong-copy-kept": Mutant(
         "scheduler.reconcile:best_first", "of two copies the worse one stays", _stops_first
     ),
-    "lease-without-waiting": Mutant(
-        "specs.lease:WAIT",
-        "a lease is given again at once when its node is not heard",
-        lambda _: 0.0,
-        exclusive=True,
-    ),
-    "lease-right-after-a-start": Mutant(
-        "orchestrator.control.leases:LeaseBook",
-        "a controller that begins waits for no term",
-        _begun_long_ago,
-        exclusive=True,
-    ),
     "lease-from-the-answer": Mutant(
         "specs.lease:NodeLeases.answered",
         "a node counts its lease from the answer",
@@ -293,12 +277,6 @@ ALL: dict[str, Mutant] = {
         "specs.lease:NodeLeases.vouched_for",
         "a node goes on whatever the other members say",
         _whoever_answers,
-        exclusive=True,
-    ),
-    "word-binds-nobody": Mutant(
-        "specs.lease:NodeLeases.bound",
-        "who said that it has no controller begins at once",
-        lambda _: lambda self, now: 0.0,
         exclusive=True,
     ),
 }
