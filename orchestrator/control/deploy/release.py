@@ -216,8 +216,10 @@ def scale_problem(spec: StackSpec, name: str, count: int) -> str:
         return f"there is no service {name} in stack {spec.name} (services: {known})"
     if count < 0:
         return f"{name} cannot have {count} replicas"
-    if service.per_node:
-        return f"{name} is global: it runs once on every node and cannot be scaled"
+    if service.schedule is not None or service.per_node:
+        timed = "runs by a schedule: nothing of it stands by, so it cannot be scaled"
+        every = "is global: it runs once on every node and cannot be scaled"
+        return f"{name} {timed if service.schedule is not None else every}"
     if count > 1 and service.task.exclusive:
         return f"{name} is exclusive (x-corral.exclusive): it has one copy, not {count}"
     single = service.container_name or any(a.ipv4_address for a in service.task.networks)
