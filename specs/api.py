@@ -254,6 +254,7 @@ class Stack(Model):
     release: int = 0  # the newest release
     running: int = 0  # the newest release that was deployed
     overrides: dict[str, int] = Field(default_factory=dict)  # service -> replicas set by scale
+    autoscaled: dict[str, int] = Field(default_factory=dict)  # of these, what autoscale set last
     asked: dict[str, int] = Field(default_factory=dict)  # service -> the last request to run
     asked_again: dict[str, int] = Field(default_factory=dict)  # service -> the last by `restart`
     remove_volumes: bool = False
@@ -282,6 +283,11 @@ class Stack(Model):
     def with_overrides(self, replicas: Mapping[str, int]) -> Stack:
         """Return the stack with these services scaled; what is stopped stays so."""
         return self.model_copy(update={"overrides": {**self.overrides, **replicas}})
+
+    def with_autoscaled(self, service: str, count: int) -> Stack:
+        """Return the stack with a service scaled by itself."""
+        known = {**self.autoscaled, service: count}
+        return self.with_overrides({service: count}).model_copy(update={"autoscaled": known})
 
     def with_asked(
         self, services: Iterable[str], *, again: bool = False, anew: Iterable[str] = ()

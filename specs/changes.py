@@ -264,7 +264,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
         name: (f"x-corral.{name}",)
         for name in (
             *("on_unhealthy", "security", "exclusive", "on_reboot"),
-            *("schedule", "max_concurrent"),
+            *("schedule", "max_concurrent", "autoscale"),
         )
     },
 }
@@ -298,6 +298,7 @@ _BESIDE = frozenset(
         "build",
         "schedule",
         "max_concurrent",
+        "autoscale",
     ]
 )
 

@@ -110,6 +110,48 @@ def test_a_job_is_never_run_again_because_it_completed():
     assert not problems
 
 
+SCALED = "services.a.x-corral.autoscale"
+
+
+@pytest.mark.parametrize(
+    ("autoscale", "more", "path"),
+    [
+        ("often", {}, SCALED),
+        ({"cpu": "70%"}, {}, SCALED),  # no max
+        ({"max": 5}, {}, SCALED),  # nothing to go by
+        ({"max": 2, "min": 3, "cpu": 70}, {}, f"{SCALED}.max"),
+        ({"max": 0, "cpu": 70}, {}, f"{SCALED}.max"),
+        ({"max": 3001, "cpu": 70}, {}, f"{SCALED}.max"),
+        ({"max": 5, "min": True, "cpu": 70}, {}, f"{SCALED}.min"),
+        ({"max": 5, "cpu": "much"}, {}, f"{SCALED}.cpu"),
+        ({"max": 5, "cpu": 0}, {}, f"{SCALED}.cpu"),
+        ({"max": 5, "memory": "80%"}, {}, f"{SCALED}.memory"),  # of what
+        ({"max": 5, "cpu": 70, "connections": 50}, {}, f"{SCALED}.connections"),
+        ({"max": 5, "cpu": 70, "cooldown": "soon"}, {}, f"{SCALED}.cooldown"),
+        ({"max": 5, "cpu": 70}, {"deploy": {"mode": "global"}}, SCALED),
+        ({"max": 5, "cpu": 70}, {"deploy": {"mode": "replicated-job"}}, SCALED),
+        ({"max": 5, "cpu": 70}, {"container_name": "x"}, "services.a.container_name"),
+    ],
+)
+def test_a_scaling_that_makes_no_sense_is_refused_by_its_key(autoscale, more, path):
+    service = {"image": "x", "x-corral": {"autoscale": autoscale}, **more}
+    assert path in {p for p, _ in refusals({"a": service})}
+
+
+def test_what_autoscale_says():
+    said = {"min": 2, "max": 10, "cpu": "70%", "memory": 80, "cooldown": "2m", "hold": 60}
+    service = {"image": "x", "mem_limit": "100m", "x-corral": {"autoscale": said}}
+    made = stack({"a": service})[0].services["a"].autoscale
+    assert made.model_dump() == {
+        "least": 2,
+        "most": 10,
+        "cpu": 0.7,
+        "memory": 0.8,
+        "cooldown": 120.0,
+        "hold": 60.0,
+    }
+
+
 NIGHTLY = {"cron": "0 2 * * *"}
 TIMED = "services.a.x-corral.schedule"
 

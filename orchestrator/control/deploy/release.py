@@ -140,6 +140,8 @@ def _check_fixed(deployment: Deployment, spec: StackSpec) -> None:
         if name in spec.carried:
             continue
         count = deployment.request.scale.get(name, service.replicas)
+        if service.autoscale is not None:
+            count = max(count, service.autoscale.most)
         several = service.per_node or count > 1
         if several and any(a.ipv4_address for a in service.task.networks):
             deployment.error(
@@ -298,7 +300,8 @@ def _tell_scaled(deployment: Deployment, spec: StackSpec, overrides: Mapping[str
     for name, count in sorted(overrides.items()):
         service = spec.services[name]
         asked = name in deployment.request.scale
-        if asked or name in spec.carried or count == service.replicas:
+        by_itself = service.autoscale is not None
+        if asked or by_itself or name in spec.carried or count == service.replicas:
             continue
         copies = "replica" if count == 1 else "replicas"
         deployment.warn(

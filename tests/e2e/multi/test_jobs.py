@@ -86,3 +86,26 @@ def test_a_schedule_by_the_clock_of_its_controller(cluster):
     assert all(0 <= one["started_at"] - one["due"] < 30 for one in row["iterations"][:1])
     figure = 'corral_schedule_failures_total{stack="app",service="report"}'
     assert figure in cluster("metrics").stdout
+
+
+BUSY = """
+services:
+  web:
+    image: busybox
+    command: [sh, -c, "while [ -e /tmp/idle ] && sleep 1 || ! [ -e /tmp/idle ]; do :; done"]
+    stop_grace_period: 0s
+    cpus: 0.2
+    x-corral: {autoscale: {min: 1, max: 3, cpu: 50%, cooldown: 20s}}
+"""
+
+
+@pytest.mark.slow
+def test_what_works_hard_becomes_more_and_fewer_again(cluster):
+    """By the figures of real control groups: each uses all of its fifth of a processor."""
+    cluster.compose(BUSY)
+    cluster("up", "-d")
+    cluster.until("three work", lambda: len(cluster.ready("web")) == 3, 150)
+    cluster("exec", "-T", "--index", "1", "web", "touch", "/tmp/idle")
+    for number in (2, 3):
+        cluster("exec", "-T", "--index", str(number), "web", "touch", "/tmp/idle")
+    cluster.until("one is enough", lambda: len(cluster.ready("web")) == 1, 180)
