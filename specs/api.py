@@ -606,6 +606,7 @@ class ServiceRow(Model):
     replicas: int = 0  # wanted now, with what ``scale`` set
     tasks: int = 0  # live ones
     ready: int = 0  # ready, or complete where the service is meant to end
+    queued: int = 0  # of a job: tasks whose turn has not come
     scaled: bool = False  # ``replicas`` comes from ``scale``, not from the file
     carried: str = ""  # orphan | off | unasked: the newest release was not about it
     ports: tuple[str, ...] = ()
