@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from specs.images import ForgetImages, ForgottenImages
     from specs.inside import Copied, Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
+    from specs.made_by import MadeBy
     from specs.node import Node, NodeCondition
     from specs.objects import (
         ContentRows,
@@ -325,7 +326,9 @@ class Control(Protocol):
         """Wait until what was asked to be deployed before is a release, or refused."""
         ...
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(
+        self, stack: str, services: Mapping[str, int], by: MadeBy | None = None
+    ) -> Rescaled:
         """Set replica overrides; return what to warn of."""
         ...
 
