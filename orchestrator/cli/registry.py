@@ -32,6 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "attach": ("attach", "the terminal of a container's own process, from now on"),
     "cp": ("cp", "copy files between containers and this machine"),
     "scale": ("scale", "change the number of replicas"),
+    "history": ("history", "list a stack's releases: what, when, who, why"),
+    "diff": ("diff", "show what differs between two releases"),
     "restart": ("restart", "restart containers"),
     "create": ("create", "make what the file says, and start nothing"),
     "start": ("start", "start what was stopped or has ended"),
