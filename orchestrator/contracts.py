@@ -33,9 +33,12 @@ if TYPE_CHECKING:
         Rescaled,
         Restart,
         Restarted,
+        RolloutStatus,
         Stack,
         Start,
         Started,
+        Steer,
+        Steered,
     )
     from specs.images import ForgetImages, ForgottenImages
     from specs.inside import Copied, Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
@@ -338,6 +341,14 @@ class Control(Protocol):
 
     async def start(self, stack: str, request: Start) -> Started:
         """Have what does not run run as it was, with what it depends on."""
+        ...
+
+    async def steer(self, stack: str, asked: Steer) -> Steered:
+        """Pause, go on with, take back or promote what is being rolled out."""
+        ...
+
+    def rollout(self, stack: str) -> RolloutStatus:
+        """Return how far the newest release of a stack that there is has come."""
         ...
 
     async def stop(

@@ -10,7 +10,7 @@ them, that it differs is. Secrets and configs differ by their versions only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from specs.findings import Findings
@@ -229,19 +229,7 @@ def _gathered(told: list[SpecChange]) -> list[SpecChange]:
         # Its first key stands for all of it.
         if not any(c.key == head and c.sign == change.sign for c in result):
             around = change.path[: change.path.index(head) + len(head)]
-            result.append(
-                SpecChange(
-                    change.section,
-                    change.name,
-                    head,
-                    change.sign,
-                    change.old,
-                    change.new,
-                    around,
-                    change.position,
-                    change.replaces,
-                )
-            )
+            result.append(replace(change, key=head, path=around))
     return result
 
 

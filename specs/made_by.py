@@ -21,7 +21,7 @@ class MadeBy(Model):
     """``kind``: the verb; "" = an earlier version did not say.
 
     ``dirty``: files that git knows differ from the commit; None = not known. ``to``: of a
-    rollback, the release that is brought back; with ``back`` only these of its services.
+    rollback, the release that is brought back; with ``only`` these of its services.
     """
 
     kind: MadeKind = ""
@@ -35,7 +35,7 @@ class MadeBy(Model):
     commit: str = Field(default="", max_length=64)  # hexadecimal; empty = no checkout
     dirty: bool | None = None
     to: int = 0
-    back: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
     def asked_by(self, kind: MadeKind, user: str, uid: int | None) -> MadeBy:
         """Return it as the controller has it: by whom the kernel says, for what the path says."""

@@ -253,6 +253,21 @@ ROUTES: tuple[ApiRoute, ...] = (
         answer=api.Started,
     ),
     ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/rollout",
+        stacks.rollout,
+        "How far the newest release's rollout is",
+        answer=api.RolloutStatus,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/rollout",
+        stacks.steer,
+        "Pause a rollout, go on with it, take it back, promote a canary",
+        body=api.Steer,
+        answer=api.Steered,
+    ),
+    ApiRoute(
         "POST",
         "/v1/stacks/{stack}/stop",
         stacks.stop,

@@ -11,6 +11,8 @@ from orchestrator.control.mirror import times
 from orchestrator.control.mirror.released import spec_in_force, task_spec
 from orchestrator.control.mirror.serving import is_ready, serving
 from orchestrator.control.telling.words import (
+    is_complete,
+    job_words,
     service_counts,
     stack_status,
     tied,
@@ -94,7 +96,7 @@ def stack_detail(cluster: Mirror, stack: Stack) -> StackDetail:
     wanted = sum(row.replicas for row in services)
     return StackDetail(
         name=stack.name,
-        status=stack_status(stack, release, complete=ready >= wanted),
+        status=stack_status(stack, release, complete=is_complete(cluster, stack, tasks)),
         release=stack.release,
         running=stack.running,
         tasks=f"{ready}/{wanted}",
@@ -210,7 +212,7 @@ def missing(cluster: Mirror, stack: Stack, tasks: Iterable[Task], now: float) ->
     """Return what ``ps`` tells of replicas that ended and have none in their place.
 
     It lists what is there, as Compose does; a service that misses replicas is told of all the
-    same. What completed, was stopped, or is not wanted any more is missed by nobody.
+    same, and how far a job is. What completed, was stopped, or is not wanted is missed by nobody.
     """
     if stack.desired != "up":
         return ()
@@ -225,13 +227,13 @@ def missing(cluster: Mirror, stack: Stack, tasks: Iterable[Task], now: float) ->
         spec = spec_in_force(cluster, stack)
         known = spec.services.get(service) if spec is not None else None
         _, wanted = counts.get(service, (0, 0))
-        if known is None or (known.mode != "global" and slot > wanted) or not wanted:
+        if known is None or (not known.per_node and slot > wanted) or not wanted:
             continue
         if last.state in _BROKEN and last.desired in WANTED:
             text = words_of(cluster, last, now).text
             help_ = f"corral start {service} starts it again, ps -a shows it"
             found.append(f"{last.name} is missing: {text} ({help_})")
-    return tuple(found)
+    return (*job_words(cluster, stack, mine), *found)
 
 
 def port_text(port: Port, chosen: Mapping[str, int]) -> str:

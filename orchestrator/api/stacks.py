@@ -22,12 +22,15 @@ if TYPE_CHECKING:
         ReleaseRow,
         Restart,
         Restarted,
+        RolloutStatus,
         Scale,
         Stack,
         StackDetail,
         StackRow,
         Start,
         Started,
+        Steer,
+        Steered,
         StopStack,
     )
     from specs.inside import ForgetTasks
@@ -109,6 +112,15 @@ async def start(parts: ApiParts, request: web.Request, body: Start) -> Started:
     by = await made_by(request, body.by, "start")
     asked = body.model_copy(update={"services": services, "by": by})
     return await parts.control.start(stack, asked)
+
+
+async def rollout(parts: ApiParts, request: web.Request, _: None) -> RolloutStatus:
+    return parts.control.rollout(find(parts, request).name)
+
+
+async def steer(parts: ApiParts, request: web.Request, body: Steer) -> Steered:
+    await parts.control.arrived(request.match_info["stack"])
+    return await parts.control.steer(find(parts, request).name, body)
 
 
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:

@@ -35,10 +35,10 @@ from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
 from orchestrator.control.mirror.observed import Observed
 from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.notices import Notices
-from orchestrator.control.planning import ingest, moving, releases, removal, stacks
+from orchestrator.control.planning import ingest, move_requests, releases, removal, stacks
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
-from orchestrator.control.telling import objects
+from orchestrator.control.telling import objects, rollouts
 from orchestrator.control.telling.progress import Streams
 from orchestrator.control.turns import TURN, in_turns
 from orchestrator.control.wanted import Outgoing
@@ -67,8 +67,11 @@ if TYPE_CHECKING:
         Rescaled,
         Restart,
         Restarted,
+        RolloutStatus,
         Start,
         Started,
+        Steer,
+        Steered,
     )
     from specs.inside import Forgotten, Paused
     from specs.kit.clock import Clock
@@ -381,6 +384,14 @@ class ControlLoop:
         async with self._turn():
             return await self._commands.start(stack, request)
 
+    async def steer(self, stack: str, asked: Steer) -> Steered:
+        async with self._turn():
+            return await self._commands.steer(stack, asked)
+
+    def rollout(self, stack: str) -> RolloutStatus:
+        rows = self._observed.rollouts.get(stack, ())
+        return rollouts.status(self._cluster, self._cluster.stacks[stack], rows)
+
     async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
         async with self._turn():
             await self._commands.stop(stack, timeout, services)
@@ -423,7 +434,7 @@ class ControlLoop:
 
     async def move(self, name: str, request: MoveVolume) -> None:
         await load(GRAPHS)
-        await self._write(lambda pass_: moving.ask(pass_, name, request))
+        await self._write(lambda pass_: move_requests.ask(pass_, name, request))
 
     def contents(self, *, secret: bool) -> ContentRows:
         return ContentRows(contents=objects.content_rows(self._cluster, secret=secret))

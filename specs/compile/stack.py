@@ -245,7 +245,7 @@ class _Compiler:
                             f"a path of the node is not allowed at x-corral.security: {level}",
                             f"{service.name} mounts it; use a volume without driver_opts",
                         )
-            if service.mode == "global":
+            if service.per_node:
                 for name in sorted(volumes & spec.volumes.keys()):
                     if templates.SLOT in templates.words(spec.volumes[name].name):
                         self.verdicts.refuse(

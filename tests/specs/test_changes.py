@@ -71,7 +71,7 @@ def test_what_differs_of_a_service(folder, old, new):
     def compiled(body: str):
         lines = "".join(f"    {line}\n" for line in body.splitlines())
         project = folder.load(
-            f"name: demo\nservices:\n  web:\n{lines}  b: {{image: b}}\nvolumes: {{d: }}\n"
+            f"name: demo\nservices:\n  web:\n{lines}  b: {{image: b}}\nvolumes: {{data: }}\n"
         )
         spec, _ = compile_stack(project.model, project.origins, "demo")
         return spec, project.origins

@@ -13,6 +13,7 @@ from orchestrator.control.deploy.deployment import Deployment
 from orchestrator.control.deploy.objects import Maker, drop
 from orchestrator.control.deploy.release import make_release
 from orchestrator.control.deploy.scaling import rescale
+from orchestrator.control.deploy.steering import Steering
 from orchestrator.control.deploy.unchanged import Same, deployed_already
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import STACKS, Idempotency
@@ -21,7 +22,7 @@ from orchestrator.control.telling.words import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError
 from orchestrator.store import keys
 from orchestrator.store.base import TooLarge
-from specs.api import ProblemRow, Stack, Started
+from specs.api import ProblemRow, Stack, Started, Steered
 from specs.ids import new_id
 from specs.inside import Forgotten, Paused
 from specs.objects import CreateNetwork, CreateVolume
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
-    from specs.api import Deploy, Release, ReleaseRow, Rescaled, Restart, Restarted, Start
+    from specs.api import Deploy, Release, ReleaseRow, Rescaled, Restart, Restarted, Start, Steer
     from specs.kit.clock import Clock
     from specs.made_by import MadeBy
     from specs.objects import MadeObject, MakeObject, ObjectKind
@@ -225,6 +226,18 @@ class Commands:
         def write(draft: Draft) -> Started:
             record, wall = self._stack(stack), self._clock.wall()
             return starting.start(self._cluster, draft, record, request, wall=wall)
+
+        return await self._committed(stack, write)
+
+    async def steer(self, stack: str, asked: Steer) -> Steered:
+        """Pause, go on with, take back or promote what is rolled out; or say what this key did."""
+        made = self._cluster.requests.get(asked.key)
+        if made is not None:
+            return Steered(release=made.number)
+
+        def write(draft: Draft) -> Steered:
+            record = self._stack(stack)
+            return Steering(self._cluster, draft, record, asked, self._clock.wall()).run()
 
         return await self._committed(stack, write)
 

@@ -106,7 +106,7 @@ def has_own(service: ServiceSpec, volume: VolumeSpec | None) -> bool:
     """
     if volume is not None and volume.per_node:
         return True
-    return service.mode == "global" and not (volume is not None and volume.per_slot)
+    return service.per_node and not (volume is not None and volume.per_slot)
 
 
 def of_oneoff(one: OneOff) -> Effective:

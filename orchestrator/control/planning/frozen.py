@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
-from orchestrator.control.mirror.serving import copies, is_leaving
+from orchestrator.control.mirror.serving import copies, is_leaving, stands_by
 from orchestrator.control.planning import gates, misplaced, pairs, stopping
 from orchestrator.control.planning.keeping import stop_unwanted
 from orchestrator.control.planning.passes import earliest
@@ -39,9 +39,7 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     Return when to look again.
     """
     due: float | None = None
-    tasks: dict[str, list[Task]] = defaultdict(list)
-    for task in pass_.draft.tasks(stack.name).values():
-        tasks[task.service].append(task)
+    tasks = _by_service(pass_, stack)
     stop_unwanted(pass_, stack, spec_at(pass_.cluster, stack.name, stack.release))
     failed = misplaced.failed_release(pass_, stack)
     states: dict[str, ServiceState] = {}
@@ -98,6 +96,15 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         home = partial(_at_home, pass_, sample)
         let_run(pass_, sample, started, wanted, blocked=waits_for, at_home=home)
     return due
+
+
+def _by_service(pass_: Pass, stack: Stack) -> dict[str, list[Task]]:
+    """Return the stack's tasks, but for those that stand by: they are left as they are."""
+    tasks: dict[str, list[Task]] = defaultdict(list)
+    for task in pass_.draft.tasks(stack.name).values():
+        if not stands_by(pass_.cluster, task):
+            tasks[task.service].append(task)
+    return tasks
 
 
 def _at_home(pass_: Pass, effective: Effective, task: Task) -> bool:

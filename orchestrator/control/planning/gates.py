@@ -50,7 +50,7 @@ def waits_for(
 ) -> str:
     """Return what the service waits for (``db to be healthy, migrate to complete``), or ""."""
     waiting = [
-        edge_words(name, edge)
+        edge_words(name, edge) if not (held := states[name].held) else f"{name} ({held})"
         for name, edge in _held(service, states, wanted)
         if not satisfied(edge, states[name], one=name == service.task.partner)
     ]
@@ -113,6 +113,8 @@ def satisfied(edge: Dependency, state: ServiceState, *, one: bool = False) -> bo
 
     ``one``: a task of it is enough, as each waits for its own partner besides (see pairs).
     """
+    if state.held:
+        return False  # what it was before is not what this release asks for
     if _in_vain(edge, state):
         return not edge.required
     if not edge.required and state.hopeless is not None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def look(pass_: Pass, effective: Effective, tasks: Sequence[Task]) -> Displaced:
     """Return which of a service's tasks must go elsewhere, and which would but stay."""
     service = effective.service
-    if service.mode == "global" or effective.task.partner:
+    if service.per_node or effective.task.partner:
         return Displaced()  # nobody moves away from his partner
     if not pairs.constraints_of(effective):
         return Displaced()
@@ -52,7 +52,7 @@ def look(pass_: Pass, effective: Effective, tasks: Sequence[Task]) -> Displaced:
 
 def breaks(pass_: Pass, effective: Effective, task: Task) -> bool:
     """Say whether a task is where its service's constraints do not want it."""
-    view = pass_.view(task.node) if effective.service.mode != "global" else None
+    view = pass_.view(task.node) if not effective.service.per_node else None
     if view is None:
         return False
     return constraints.broken(pairs.constraints_of(effective), view) is not None

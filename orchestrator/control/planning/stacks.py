@@ -17,12 +17,13 @@ from orchestrator.control.planning import (
     releases,
     removal,
     restarts,
+    rollout_rows,
     stopping,
 )
 from orchestrator.control.planning.frozen import plan_frozen
 from orchestrator.control.planning.moving import stop_users
-from orchestrator.control.planning.passes import earliest
-from orchestrator.control.planning.placement import mistake, place_pending
+from orchestrator.control.planning.passes import earliest, mistake
+from orchestrator.control.planning.placement import place_pending
 from orchestrator.control.planning.services import plan_services
 from scheduler.steps import STEP
 from specs.states import FINAL, UNPLACED, WANTED, Desired, ReleaseState, TaskState
@@ -130,9 +131,14 @@ def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> S
             return None
     yield len(pass_.draft.tasks(stack.name)) // 4
     states = yield from plan_services(pass_, stack, target)
-    due = releases.judge(pass_, stack, target, states, interested)
+    if target.rollback:
+        due = releases.judge_back(pass_, stack, target, states)
+    else:
+        due = releases.judge(pass_, stack, target, states, interested)
+    rollout_rows.note(pass_, stack, target, states)
     if target.release.state is ReleaseState.DEPLOYED:
-        networks.drop_vips(pass_, stack.name, set(target.spec.services))
+        serving = {name for name, service in target.spec.services.items() if not service.is_job}
+        networks.drop_vips(pass_, stack.name, serving)
         keep = {
             found.id
             for _, wanted in target.spec.all_networks()

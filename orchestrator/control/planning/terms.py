@@ -32,7 +32,7 @@ def wanted_service(
     """Return what the service should be: its slots, and where they are bound to a node."""
     service = effective.service
     nodes: dict[int, str] = {}
-    if service.mode == "global":
+    if service.per_node:
         nodes = global_slots(pass_.cluster, service, tasks)
         slots = dict.fromkeys(nodes, effective.hash)
     else:
@@ -46,6 +46,7 @@ def wanted_service(
         effective.exclusive,
         asked=stack.asked.get(service.name, 0),
         asked_again=stack.asked_again.get(service.name, 0),
+        at_once=service.max_concurrent,
     )
 
 
@@ -82,7 +83,7 @@ def _tied(pass_: Pass, task: Task, effective: Effective | None) -> bool:
 def at_home(pass_: Pass, task: Task, effective: Effective) -> bool:
     """Say whether the task can run on one node only: its data is there, or it is that node's."""
     return (
-        effective.service.mode == "global"
+        effective.service.per_node
         or bool(homes(pass_, effective, task.slot))
         or binds.tied(pass_, effective)
     )
@@ -126,6 +127,7 @@ def _replica(
         was_ready=mark.was_ready,
         has_run=any(r.started_at is not None for r in task.status.runs)
         or task.state in (TaskState.RUNNING, TaskState.COMPLETE),
+        after=task.turn == "after",
         checked=task.status.health is not Health.NONE,
         unhealthy=task.status.health is Health.UNHEALTHY,
         pending_since=mark.pending_since,

@@ -182,7 +182,7 @@ def _changed(
     if not text and release.recreates != before.recreates:
         text = "all anew (--force-recreate)"
     if release.by.kind == "rollback" and release.by.to:
-        what = f"{', '.join(release.by.back)} " if release.by.back else ""
+        what = f"{', '.join(release.by.only)} " if release.by.only else ""
         head = f"{what}back to {release.by.to}"
         return names, f"{head}: {text}" if text else head
     if not text and release.only_starts:
