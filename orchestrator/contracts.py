@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     )
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
     from specs.paths import PathState
+    from specs.plans import Plan
+    from specs.schedule import ActOnSchedule, Schedule, ScheduleActed
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import (
@@ -254,9 +256,22 @@ class Mirror(Protocol):
         """Return every task record by task id."""
         ...
 
+    def tasks_of(self, stack: str) -> Collection[Task]:
+        """Return the tasks of a stack; of others nothing is looked at."""
+        ...
+
+    def tasks_on(self, node: str) -> Collection[Task]:
+        """Return the tasks a node has, by its id; of others nothing is looked at."""
+        ...
+
     @property
     def oneoffs(self) -> Mapping[str, OneOff]:
         """Return every one-off by its task's id."""
+        ...
+
+    @property
+    def schedules(self) -> Mapping[tuple[str, str], Schedule]:
+        """Return what runs by a schedule, by stack and service."""
         ...
 
     @property
@@ -324,6 +339,10 @@ class Control(Protocol):
     # Commands, for the API.
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow: ...
+
+    async def plan(self, stack: str, request: Deploy) -> Plan:
+        """Return what the same ``deploy`` would do; nothing is written, and nobody told."""
+        ...
 
     async def arrived(self, stack: str) -> None:
         """Wait until what was asked to be deployed before is a release, or refused."""
@@ -405,6 +424,12 @@ class Control(Protocol):
 
     async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
         """Stop one-offs, or remove those that have ended."""
+        ...
+
+    async def act_on_schedule(
+        self, stack: str, service: str, request: ActOnSchedule
+    ) -> ScheduleActed:
+        """Begin an iteration, or have none begin by itself any more. Raises NotFound, Conflict."""
         ...
 
     async def extend(self, text: str) -> tuple[str, ...]:

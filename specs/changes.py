@@ -262,7 +262,10 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "placement.max_replicas_per_node": ("deploy.placement.max_replicas_per_node",),
     **{
         name: (f"x-corral.{name}",)
-        for name in ("on_unhealthy", "security", "exclusive", "on_reboot")
+        for name in (
+            *("on_unhealthy", "security", "exclusive", "on_reboot"),
+            *("schedule", "max_concurrent"),
+        )
     },
 }
 _SECONDS = frozenset(
@@ -293,6 +296,8 @@ _BESIDE = frozenset(
         "attach",
         "deploy_labels",
         "build",
+        "schedule",
+        "max_concurrent",
     ]
 )
 

@@ -18,6 +18,7 @@ from pydantic import Field
 from specs import templates
 from specs.base import Model
 from specs.patience import KEEP_OLD, MONITOR
+from specs.schedule import ScheduleSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,11 +33,12 @@ class Condition(StrEnum):
 
 
 class Dependency(Model):
-    """One edge of ``depends_on``."""
+    """One edge of ``depends_on``. ``deadline``: seconds it is waited for; 0 = the release's."""
 
     condition: Condition = Condition.STARTED
     restart: bool = False
     required: bool = True
+    deadline: float = 0.0
 
 
 class Healthcheck(Model):
@@ -339,6 +341,7 @@ class ServiceSpec(Model):
     endpoint_mode: Literal["vip", "dnsrr"] = "vip"
     attach: bool = True
     labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels: of no container
+    schedule: ScheduleSpec | None = None  # it stands not by: each due time begins a one-off
 
     @property
     def per_node(self) -> bool:

@@ -28,6 +28,7 @@ from orchestrator.api import (
     objects,
     oneoffs,
     problems,
+    schedules,
     sent,
     stacks,
     state,
@@ -70,6 +71,8 @@ from specs.objects import (
     VolumeRows,
 )
 from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff, TaskStreams
+from specs.plans import Plan
+from specs.schedule import ActOnSchedule, ScheduleActed, ScheduleRows
 from specs.sent import AskChunks, MissingChunks, PutChunks, SentFolder, SentTree
 from specs.task import Task
 
@@ -188,6 +191,15 @@ ROUTES: tuple[ApiRoute, ...] = (
         body=api.Deploy,
         limit=LARGE,
         answer=api.ReleaseRow,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/plan",
+        stacks.plan,
+        "What a release would do; nothing is written",
+        body=api.Deploy,
+        limit=LARGE,
+        answer=Plan,
     ),
     ApiRoute("GET", "/v1/stacks/{stack}/releases", stacks.releases, "Releases", answer=Releases),
     ApiRoute(
@@ -315,6 +327,22 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Stop one-offs, or remove those that have ended",
         body=ActOnOneOffs,
         answer=ActedOn,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/schedules",
+        schedules.schedules,
+        "What runs by a schedule, when it is due next, and what came of it",
+        answer=ScheduleRows,
+        query=(QueryField("stack", text="only of this stack"),),
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/schedules/{service}",
+        schedules.act,
+        "Begin an iteration now, or have none begin by itself",
+        body=ActOnSchedule,
+        answer=ScheduleActed,
     ),
     ApiRoute(
         "GET",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from specs.inside import ForgetTasks
     from specs.made_by import MadeKind
+    from specs.plans import Plan
 
 
 def find(parts: ApiParts, request: web.Request) -> Stack:
@@ -65,6 +66,10 @@ async def deploy(parts: ApiParts, request: web.Request, body: Deploy) -> Release
     kind: MadeKind = "create" if body.no_start else "up"
     asked = body.model_copy(update={"by": await made_by(request, body.by, kind)})
     return await parts.control.deploy(request.match_info["stack"], asked)
+
+
+async def plan(parts: ApiParts, request: web.Request, body: Deploy) -> Plan:
+    return await parts.control.plan(request.match_info["stack"], body)
 
 
 async def releases(parts: ApiParts, request: web.Request, _: None) -> Releases:
@@ -143,7 +148,7 @@ async def forget(parts: ApiParts, request: web.Request, body: ForgetTasks) -> Fo
 async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:
     found_stack = find(parts, request)
     name = found_stack.name
-    mine = [task for task in parts.cluster.tasks.values() if task.stack == name]
+    mine = list(parts.cluster.tasks_of(name))
     now = parts.clock.wall()
     every = flag(request, "all")
     shown = rows.shown_tasks(mine, every=every)
@@ -151,6 +156,14 @@ async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:
     if every and flag(request, "oneoffs"):  # who counts replicas is not to see them
         oneoffs = rows.shown_oneoffs(parts.cluster, name)
         found += [rows.oneoff_row(parts.cluster, one, now=now) for one in oneoffs]
+    if not every:  # what runs by a schedule is a one-off to nodes, and part of the stack to people
+        going = {o.task for r in parts.cluster.schedules.values() for o in r.going}
+        ones = rows.shown_oneoffs(parts.cluster, name)
+        found += [
+            rows.oneoff_row(parts.cluster, one, now=now)
+            for one in ones
+            if one.id in going and not one.over
+        ]
     missing = () if every else rows.missing(parts.cluster, found_stack, mine, now)
     return Tasks(tasks=tuple(found), missing=missing, undecided=parts.superseded())
 

@@ -46,6 +46,7 @@ NOT_MIXED = registry.PASSED_ON | {
         "node",
         "rollout",
         "run",
+        "schedule",
         "secret",
         "state",
         "volume",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from specs.compile import schedule_words
 from specs.compile.values import mapping
 from specs.stack import RestartPolicy, UpdateConfig
 
@@ -43,12 +44,7 @@ def check(path: str, raw: Json, verdicts: Verdicts) -> None:
             "a job has no endpoints, so nothing can be published",
             "leave ports out, or leave deploy.mode out where it is to answer",
         )
-    if raw.get("restart") in ("always", "unless-stopped", "any"):
-        verdicts.warn(
-            f"{path}.restart",
-            f"`{raw['restart']}` means on-failure here: a job that completed is not run again",
-            "write on-failure",
-        )
+    once_only(path, raw, "a job", verdicts)
     if mapping(raw.get("x-corral")).get("exclusive") is True:
         verdicts.refuse(
             f"{path}.x-corral.exclusive",
@@ -57,9 +53,20 @@ def check(path: str, raw: Json, verdicts: Verdicts) -> None:
         )
 
 
-def restart(mode: object, policy: RestartPolicy) -> RestartPolicy:
+def once_only(path: str, raw: Json, what: str, verdicts: Verdicts) -> None:
+    """Say that `restart: always` means something else of what is to end."""
+    if raw.get("restart") in ("always", "unless-stopped", "any"):
+        verdicts.warn(
+            f"{path}.restart",
+            f"`{raw['restart']}` means on-failure here: {what} that completed is not run again",
+            "write on-failure",
+        )
+
+
+def restart(raw: Json, policy: RestartPolicy) -> RestartPolicy:
     """Return the policy as a job understands it: as in Swarm, `any` starts nothing complete."""
-    if is_job(mode) and policy.condition == "any":
+    ends = is_job(mapping(raw.get("deploy")).get("mode")) or schedule_words.has_one(raw)
+    if ends and policy.condition == "any":
         return policy.model_copy(update={"condition": "on-failure"})
     return policy
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
-from specs.compile import jobs, machine, pairs, security
+from specs.compile import jobs, machine, pairs, schedules, security
 from specs.compile.exclusive import exclusive
 from specs.compile.hooks import hooks
 from specs.compile.mounts import MountCompiler
-from specs.compile.rollouts import strategy
+from specs.compile.rollouts import depends_deadlines, strategy
 from specs.compile.values import (
     cores,
     exposed,
@@ -96,12 +96,14 @@ class ServiceCompiler:
         replicas = raw.get("scale")
         if replicas is None:
             replicas = deploy.get("replicas")
+        schedule = schedules.schedule(path, raw, self.verdicts)
         image = raw.get("image") or ""
         build = self._build(path, raw.get("build"))
         if not image and build is not None:
             image = built_name(self.stack, name)
         elif build is not None and not reference_fault(image) and (why := tag_fault(image)):
             self.verdicts.refuse(f"{path}.image", why, "write the name without its digest")
+        deadlines = depends_deadlines(path, raw, self.verdicts)
         ways = strategy(path, raw, self.verdicts)
         return ServiceSpec(
             name=name,
@@ -114,6 +116,7 @@ class ServiceCompiler:
                         condition=edge.get("condition"),
                         restart=edge.get("restart"),
                         required=edge.get("required"),
+                        deadline=deadlines.get(other),
                     )
                 )
                 for other, edge in mapping(raw.get("depends_on")).items()
@@ -134,7 +137,8 @@ class ServiceCompiler:
             **given(
                 pull_policy=raw.get("pull_policy") or None,
                 mode=mode,
-                replicas=None if replicas is None else int(replicas),
+                replicas=schedules.replicas(schedule, replicas),
+                schedule=schedule,
                 max_concurrent=jobs.max_concurrent(path, mode, extension, self.verdicts),
                 endpoint_mode=self._one_of(f"{path}.deploy.endpoint_mode", deploy, ServiceSpec),
             ),
@@ -183,7 +187,7 @@ class ServiceCompiler:
             ports=self._ports(path, raw.get("ports") or []),
             expose=self._expose(path, raw.get("expose") or []),
             healthcheck=self._healthcheck(path, raw.get("healthcheck")),
-            restart=jobs.restart(deploy.get("mode"), self._restart(path, raw, deploy)),
+            restart=jobs.restart(raw, self._restart(path, raw, deploy)),
             resources=self._resources(raw, deploy),
             stop_signal=raw.get("stop_signal"),
             init=bool(raw.get("init")),

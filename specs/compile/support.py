@@ -14,6 +14,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from specs.compile import schedule_words as schedules
 from specs.compile.support_nested import AT_TOP, IN_SERVICE
 
 
@@ -258,6 +259,11 @@ EXTENSIONS: dict[str, Extension] = {
         "run (default) or keep: what the end of its machine interrupted is not run again",
         {"enum": ["run", "keep"]},
     ),
+    "services.*.x-corral.schedule": Extension(
+        "it runs by a schedule, and does not stand by: cron's five fields, or a mapping; "
+        "see docs/jobs.md",
+        schedules.SCHEMA,
+    ),
     "services.*.x-corral.max_concurrent": Extension(
         "of a replicated-job: how many tasks run at a time; without it all do",
         {"type": "integer", "minimum": 1},
@@ -280,6 +286,15 @@ EXTENSIONS: dict[str, Extension] = {
     "services.*.x-corral.update": Extension(
         "rolling (default) or blue-green: all new tasks beside the old ones, then traffic at once",
         {"enum": ["rolling", "blue-green"]},
+    ),
+    "services.*.x-corral.depends_deadline": Extension(
+        "how long (2m, or {db: 2m, cache: 10s}) it waits for what it depends on; then `up` fails",
+        {
+            "anyOf": [
+                {"type": ["string", "number"]},
+                {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
+            ]
+        },
     ),
     "services.*.x-corral.keep_old": Extension(
         "how long (10m) the old tasks of a blue-green update stay, ready to go back to",

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from specs.changes import changes
 from specs.compile.stack import compile_stack
+from specs.schedule import ScheduleSpec
 from specs.stack import (
     BuildSpec,
     ContentSpec,
@@ -156,6 +157,7 @@ SPECIAL = {
     "healthcheck": Healthcheck(test=("CMD", "x")),
     "build": BuildSpec(context="/x"),
     "network_mode": "none",
+    "schedule": ScheduleSpec(cron="0 2 * * *"),
 }
 
 

@@ -72,15 +72,21 @@ class Commands:
             return None
         if request.force_recreate or request.no_start or request.renew_volumes:
             return None
-        draft = Draft(self._cluster)  # nothing of it is written
         try:
-            made, warnings = make_release(self._deployment(draft, stack, request, listening))
+            _, made, warnings = self.drafted(stack, request, listening)  # nothing of it is written
         except RequestError:
             return None  # said when it is made
         last = deployed_already(self._cluster, made)
         if last is None:
             return None
         return Same(made, last, tuple(warnings), self._cluster.revision)
+
+    def drafted(
+        self, stack: str, request: Deploy, listening: Mapping[str, tuple[str, ...]]
+    ) -> tuple[Draft, Release, list[Problem]]:
+        """Return a draft with the release a request would make, and its warnings."""
+        draft = Draft(self._cluster)
+        return draft, *make_release(self._deployment(draft, stack, request, listening))
 
     async def deploy(
         self,

@@ -16,6 +16,7 @@ from specs.api import Release, Stack
 from specs.base import Model
 from specs.node import Node
 from specs.oneoff import OneOff
+from specs.schedule import Schedule
 from specs.stack import StackSpec
 from specs.task import Task
 
@@ -248,6 +249,7 @@ RELEASES = Kind("releases", keys.RELEASES, Release, lambda r: keys.release(r.sta
 PARTS = Kind("parts", keys.PARTS, StackSpec, lambda _: "")  # keyed by hash, see Draft.put_key
 TASKS = Kind("tasks", keys.TASKS, Task, lambda r: keys.task(r.stack, r.id))
 ONEOFFS = Kind("oneoffs", keys.ONEOFFS, OneOff, lambda r: keys.oneoff(r.stack, r.id))
+SCHEDULES = Kind("schedules", keys.SCHEDULES, Schedule, lambda r: keys.schedule(r.stack, r.service))
 NODES = Kind("nodes", keys.NODES, Node, lambda r: keys.node(r.id))
 NETWORKS = Kind("networks", keys.NETWORKS, NetworkRecord, lambda r: keys.network(r.id))
 LEASES = Kind("leases", keys.BLOCKS, Lease, lambda r: keys.block(r.network, r.cidr))
@@ -264,6 +266,7 @@ KINDS = (
     PARTS,
     TASKS,
     ONEOFFS,
+    SCHEDULES,
     NODES,
     NETWORKS,
     LEASES,

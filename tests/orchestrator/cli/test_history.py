@@ -46,7 +46,7 @@ ROWS = [
 TABLE = """\
     RELEASE   STATE         WHEN        WHO             CHANGED                                                         MESSAGE
     4         failed        1 min ago   anna@laptop     web: image: web:2 -> web:3: update of web failed: exit code 1   new prices (main 01234567+)
-    3         rolled back   60 min ago                  rolled back to release 2                                        \N{REPLACEMENT CHARACTER}[31mred
+    3         rolled back   1 h ago                     rolled back to release 2                                        \N{REPLACEMENT CHARACTER}[31mred
 *   2         deployed      2 h ago     root (bob)@ci   new: web                                                        fedcba98"""  # noqa: E501 - as it is printed
 
 
