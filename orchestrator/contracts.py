@@ -6,7 +6,7 @@
     dispatch  ->  Control, Mirror           controller.py joins them
 
 They know each other by these protocols only; tests give small fakes.
-Everything here raises orchestrator.errors only.
+Everything here raises orchestrator.errors only. It stays whole: the one page all parts agree on.
 
 Address plan all of them rely on: the first part of the cluster range (``node_network`` in
 orchestrator/keys/identity.py) holds the nodes' own overlay addresses (``Node.overlay``, set

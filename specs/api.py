@@ -15,7 +15,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     POST   /v1/stacks/{stack}/releases       Deploy -> ReleaseRow (idempotent by Deploy.key)
     POST   /v1/stacks/{stack}/plan           Deploy -> Plan (specs.plans); nothing is written
     GET    /v1/stacks/{stack}/releases       {"releases": [ReleaseRow]}
-    GET    /v1/stacks/{stack}/history?service=&limit=   History (specs.history)
+    GET    /v1/stacks/{stack}/history?service=&limit=  ReleaseHistory (specs.history)
     GET    /v1/stacks/{stack}/diff?before=N&after=N  Diff (specs.history)
     GET    /v1/stacks/{stack}/progress?release=N     NDJSON of Progress; ends with the release
     DELETE /v1/stacks/{stack}?volumes=0|1&timeout=S  StackRow; then watch .../progress

@@ -29,7 +29,7 @@ class HistoryRow(Model):
     services: tuple[str, ...] = ()
 
 
-class History(Model):
+class ReleaseHistory(Model):
     """The newest release first."""
 
     releases: tuple[HistoryRow, ...] = ()

@@ -40,7 +40,7 @@ from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
-from specs.history import Diff, History
+from specs.history import Diff, ReleaseHistory
 from specs.images import ImagesLeft, StackImages
 from specs.inside import (
     Copied,
@@ -207,7 +207,7 @@ ROUTES: tuple[ApiRoute, ...] = (
         "/v1/stacks/{stack}/history",
         history.history,
         "What each release changed, who made it and why",
-        answer=History,
+        answer=ReleaseHistory,
         query=(
             QueryField("service", text="only releases that changed it"),
             QueryField("limit", "integer", text="so many, the newest"),

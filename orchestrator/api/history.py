@@ -12,7 +12,7 @@ from orchestrator.api.routes import number
 from orchestrator.control.mirror.released import spec_of
 from orchestrator.control.telling import history as telling
 from orchestrator.errors import NotFound
-from specs.history import Diff, History, HistoryRow
+from specs.history import Diff, HistoryRow, ReleaseHistory
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from specs.api import Release
 
 
-async def history(parts: ApiParts, request: web.Request, _: None) -> History:
+async def history(parts: ApiParts, request: web.Request, _: None) -> ReleaseHistory:
     releases = kept(parts, request)
     stack = request.match_info["stack"]
     service = request.query.get("service", "")
@@ -34,7 +34,7 @@ async def history(parts: ApiParts, request: web.Request, _: None) -> History:
             break
         found.append(row)
         await asyncio.sleep(0)  # each is a turn of its own
-    return History(releases=tuple(found), stack=stack, present=stack in parts.cluster.stacks)
+    return ReleaseHistory(releases=tuple(found), stack=stack, present=stack in parts.cluster.stacks)
 
 
 async def diff(parts: ApiParts, request: web.Request, _: None) -> Diff:
