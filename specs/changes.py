@@ -259,12 +259,15 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "placement": ("deploy.placement",),
     "update": ("deploy.update_config",),
     "rollback": ("deploy.rollback_config",),
+    "update.canary": ("x-corral.canary",),
+    "update.blue_green": ("x-corral.update",),
+    "update.keep_old": ("x-corral.keep_old",),
     "placement.max_replicas_per_node": ("deploy.placement.max_replicas_per_node",),
     **{
         name: (f"x-corral.{name}",)
         for name in (
             *("on_unhealthy", "security", "exclusive", "on_reboot"),
-            *("schedule", "max_concurrent"),
+            *("schedule", "max_concurrent", "depends_deadline"),
         )
     },
 }
@@ -278,6 +281,7 @@ _SECONDS = frozenset(
         "delay",
         "monitor",
         "window",
+        "keep_old",
     ]
 )
 _NAMED = frozenset({"environment", "labels", "annotations", "build"})
@@ -289,6 +293,7 @@ _BESIDE = frozenset(
         "mode",
         "replicas",
         "depends_on",
+        "depends_deadline",
         "placement",
         "update",
         "rollback",
@@ -320,6 +325,19 @@ def _leaves(service: ServiceSpec) -> Leaves:
         written.pop("healthcheck")
     beside = service.model_dump(mode="json", exclude={"name", "task"})
     beside["deploy_labels"] = beside.pop("labels")
+    beside["depends_deadline"] = {
+        other: as_set(seconds)
+        for other, edge in beside["depends_on"].items()
+        if (seconds := edge.pop("deadline"))
+    }
+    for update in (beside["update"], beside["rollback"]):
+        kept = update.pop("keep_old")
+        if update.pop("blue_green"):
+            update |= {"blue_green": "blue-green", "keep_old": kept}
+    if (canary := beside["update"]["canary"]) is not None:
+        seconds, way = as_set(canary.pop("seconds")), canary["promote"]
+        told = {"after": f"after {seconds}", "healthy": f"healthy-for {seconds}"}
+        canary["promote"] = told.get(way, way)
     if beside["build"] is None:
         beside.pop("build")
     if beside["container_name"] is not None:
