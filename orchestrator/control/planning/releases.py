@@ -271,7 +271,11 @@ def _misplaced(pass_: Pass, awaited: Iterable[ServiceState]) -> tuple[float, str
     for state in awaited:
         found = ((pass_.draft.task(t), stay) for t, stay in sorted(state.misplaced.stays.items()))
         # What is lost with its node is replaced, wherever it was.
-        left = [(t, s) for t, s in found if t is not None and pass_.node_status(t.node) != "down"]
+        left = [
+            (task, stay)
+            for task, stay in found
+            if stay.broken and task is not None and pass_.node_status(task.node) != "down"
+        ]
         for task, stay in left:
             since = pass_.observed.mark(task.id).misplaced_since
             until = max(until, (pass_.now if since is None else since) + stay.patience)
