@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from specs import updates
 from specs.findings import Findings
 from specs.kit import masking
 from specs.kit.amounts import as_set, size
@@ -325,19 +326,7 @@ def _leaves(service: ServiceSpec) -> Leaves:
         written.pop("healthcheck")
     beside = service.model_dump(mode="json", exclude={"name", "task"})
     beside["deploy_labels"] = beside.pop("labels")
-    beside["depends_deadline"] = {
-        other: as_set(seconds)
-        for other, edge in beside["depends_on"].items()
-        if (seconds := edge.pop("deadline"))
-    }
-    for update in (beside["update"], beside["rollback"]):
-        kept = update.pop("keep_old")
-        if update.pop("blue_green"):
-            update |= {"blue_green": "blue-green", "keep_old": kept}
-    if (canary := beside["update"]["canary"]) is not None:
-        seconds, way = as_set(canary.pop("seconds")), canary["promote"]
-        told = {"after": f"after {seconds}", "healthy": f"healthy-for {seconds}"}
-        canary["promote"] = told.get(way, way)
+    updates.as_written(beside)
     if beside["build"] is None:
         beside.pop("build")
     if beside["container_name"] is not None:
