@@ -282,7 +282,6 @@ _SECONDS = frozenset(
         "delay",
         "monitor",
         "window",
-        "keep_old",
     ]
 )
 _NAMED = frozenset({"environment", "labels", "annotations", "build"})

@@ -20,7 +20,7 @@ def as_written(service: dict[str, Any]) -> None:
     for update in (service["update"], service["rollback"]):
         kept = update.pop("keep_old")
         if update.pop("blue_green"):
-            update |= {"blue_green": "blue-green", "keep_old": kept}
+            update |= {"blue_green": "blue-green", "keep_old": as_set(kept)}
     if (canary := service["update"]["canary"]) is not None:
         seconds, way = as_set(canary.pop("seconds")), canary["promote"]
         told = {"after": f"after {seconds}", "healthy": f"healthy-for {seconds}"}
