@@ -6,7 +6,7 @@
     dispatch  ->  Control, Mirror           controller.py joins them
 
 They know each other by these protocols only; tests give small fakes.
-Everything here raises orchestrator.errors only.
+Everything here raises orchestrator.errors only. It stays whole: the one page all parts agree on.
 
 Address plan all of them rely on: the first part of the cluster range (``node_network`` in
 orchestrator/keys/identity.py) holds the nodes' own overlay addresses (``Node.overlay``, set
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from specs.images import ForgetImages, ForgottenImages
     from specs.inside import Copied, Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
+    from specs.made_by import MadeBy
     from specs.node import Node, NodeCondition
     from specs.objects import (
         ContentRows,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     )
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
     from specs.paths import PathState
+    from specs.plans import Plan
     from specs.schedule import ActOnSchedule, Schedule, ScheduleActed
     from specs.stack import StackSpec
     from specs.task import Task
@@ -254,6 +256,14 @@ class Mirror(Protocol):
         """Return every task record by task id."""
         ...
 
+    def tasks_of(self, stack: str) -> Collection[Task]:
+        """Return the tasks of a stack; of others nothing is looked at."""
+        ...
+
+    def tasks_on(self, node: str) -> Collection[Task]:
+        """Return the tasks a node has, by its id; of others nothing is looked at."""
+        ...
+
     @property
     def oneoffs(self) -> Mapping[str, OneOff]:
         """Return every one-off by its task's id."""
@@ -330,11 +340,17 @@ class Control(Protocol):
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow: ...
 
+    async def plan(self, stack: str, request: Deploy) -> Plan:
+        """Return what the same ``deploy`` would do; nothing is written, and nobody told."""
+        ...
+
     async def arrived(self, stack: str) -> None:
         """Wait until what was asked to be deployed before is a release, or refused."""
         ...
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(
+        self, stack: str, services: Mapping[str, int], by: MadeBy | None = None
+    ) -> Rescaled:
         """Set replica overrides; return what to warn of."""
         ...
 

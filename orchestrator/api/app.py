@@ -19,6 +19,7 @@ from aiohttp import web
 from orchestrator.api import (
     archive,
     backups,
+    history,
     images,
     inside,
     logs,
@@ -39,6 +40,7 @@ from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
+from specs.history import Diff, ReleaseHistory
 from specs.images import ImagesLeft, StackImages
 from specs.inside import (
     Copied,
@@ -69,6 +71,7 @@ from specs.objects import (
     VolumeRows,
 )
 from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff, TaskStreams
+from specs.plans import Plan
 from specs.schedule import ActOnSchedule, ScheduleActed, ScheduleRows
 from specs.sent import AskChunks, MissingChunks, PutChunks, SentFolder, SentTree
 from specs.task import Task
@@ -189,7 +192,38 @@ ROUTES: tuple[ApiRoute, ...] = (
         limit=LARGE,
         answer=api.ReleaseRow,
     ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/plan",
+        stacks.plan,
+        "What a release would do; nothing is written",
+        body=api.Deploy,
+        limit=LARGE,
+        answer=Plan,
+    ),
     ApiRoute("GET", "/v1/stacks/{stack}/releases", stacks.releases, "Releases", answer=Releases),
+    ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/history",
+        history.history,
+        "What each release changed, who made it and why",
+        answer=ReleaseHistory,
+        query=(
+            QueryField("service", text="only releases that changed it"),
+            QueryField("limit", "integer", text="so many, the newest"),
+        ),
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/diff",
+        history.diff,
+        "What differs between two releases",
+        answer=Diff,
+        query=(
+            QueryField("before", "integer", text="a release; without it the last two"),
+            QueryField("after", "integer", text="another one; without it what runs"),
+        ),
+    ),
     ApiRoute(
         "GET",
         "/v1/stacks/{stack}/progress",

@@ -45,9 +45,7 @@ def stack_row(cluster: Mirror, stack: Stack) -> StackRow:
         tasks=detail.tasks,
         reason=detail.reason,
         orphans=tuple(row.name for row in detail.services if row.carried == "orphan"),
-        containers=container_counts(
-            cluster, [task for task in cluster.tasks.values() if task.stack == stack.name]
-        ),
+        containers=container_counts(cluster, cluster.tasks_of(stack.name)),
         config_files=stack.config_files,
     )
 
@@ -90,7 +88,7 @@ def container_state(task: Task) -> str:
 
 def stack_detail(cluster: Mirror, stack: Stack) -> StackDetail:
     release = cluster.releases.get((stack.name, stack.release))
-    tasks = [task for task in cluster.tasks.values() if task.stack == stack.name]
+    tasks = list(cluster.tasks_of(stack.name))
     services = service_rows(cluster, stack, tasks)
     ready = sum(min(row.ready, row.replicas) for row in services)
     wanted = sum(row.replicas for row in services)
@@ -292,9 +290,7 @@ def _node_fields(cluster: Mirror, node: Node, now: float) -> dict[str, Any]:
         "availability": "removing" if node.removing else node.availability,
         "address": node.address,
         "labels": node.labels,
-        "tasks": sum(
-            task.node == node.id and task.state not in FINAL for task in cluster.tasks.values()
-        ),
+        "tasks": sum(task.state not in FINAL for task in cluster.tasks_on(node.id)),
         "cpus": node.facts.cpus,
         "memory": node.facts.memory,
         "version": node.facts.agent_version,

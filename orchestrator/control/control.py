@@ -28,13 +28,13 @@ from orchestrator.control.deploy.oneoff_image import image_of
 from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.figures import LoopFigures
+from orchestrator.control.forecast.making import Seen, forecast
 from orchestrator.control.leases import Leases
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
 from orchestrator.control.mirror.exclusive import ExclusiveTasks
 from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
 from orchestrator.control.mirror.observed import Observed
-from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.notices import Notices
 from orchestrator.control.planning import (
     ingest,
@@ -54,6 +54,7 @@ from orchestrator.control.wanted import Outgoing
 from orchestrator.store.base import StoreUnavailable
 from specs.api import ProblemRow
 from specs.kit.loading import load
+from specs.made_by import MadeBy
 from specs.objects import ContentRows, NetworkRows, VolumeRows
 from specs.oneoff import OneOffProgress
 from specs.schedule import ScheduleActed
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from specs.kit.metrics import Family
     from specs.objects import MadeObject, MakeObject, MoveVolume, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
+    from specs.plans import Plan
     from specs.schedule import ActOnSchedule
     from specs.wire import Hello, NodeSelf, Objects, Report
 
@@ -334,10 +336,7 @@ class ControlLoop:
             if reason:
                 releases.fail(pass_, current, reason)
                 return
-            pass_.draft.put(RELEASES, releases.deploying(pass_, current, images))
-            stack = self._cluster.stacks.get(release.stack)
-            if stack is not None and stack.desired == "up":
-                pass_.draft.put(STACKS, stack.begun(current))
+            releases.begin(pass_, current, images)
 
         await self._write(change)
 
@@ -381,14 +380,24 @@ class ControlLoop:
             async with self._turn():
                 return await self._commands.deploy(stack, request, listening, same)
 
+    async def plan(self, stack: str, request: Deploy) -> Plan:
+        listening = await listening_now(self._cluster, self._agents, request)
+        await load(GRAPHS)
+        seen = Seen(self._cluster, self._observed, self._specs, brake=self._health.brake())
+        return await forecast(
+            seen, self._store, self._agents, self._sealer, self._clock, stack, request, listening
+        )
+
     async def arrived(self, stack: str) -> None:
         """Wait for what was deployed before: a `down` right after an `up` is about that, too."""
         async with self._arrivals.setdefault(stack, asyncio.Lock()):
             pass
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(
+        self, stack: str, services: Mapping[str, int], by: MadeBy | None = None
+    ) -> Rescaled:
         async with self._turn():
-            return await self._commands.scale(stack, services)
+            return await self._commands.scale(stack, services, by or MadeBy())
 
     async def restart(self, stack: str, request: Restart) -> Restarted:
         async with self._turn():

@@ -11,6 +11,7 @@ from specs.inside import Forgotten, Paused
 from specs.node import Node, NodeCondition
 from specs.objects import ContentRows, MadeObject, NetworkRows, VolumeRows
 from specs.oneoff import ActedOn, OneOffProgress
+from specs.plans import Plan
 from specs.schedule import ScheduleActed, ScheduleRow
 from specs.states import ReleaseState
 from specs.wire import NodeSelf, Objects
@@ -47,6 +48,12 @@ class FakeCluster:
 
     def nodes_changed(self) -> asyncio.Event:
         return self._nodes_changed
+
+    def tasks_of(self, stack: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.stack == stack]
+
+    def tasks_on(self, node: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.node == node]
 
     def network_name(self, network: str) -> str:
         return network
@@ -133,11 +140,15 @@ class FakeControl:
         self._called("deploy", stack, request)
         return ReleaseRow(stack=stack, number=1, state=ReleaseState.PENDING)
 
+    async def plan(self, stack: str, request: Deploy) -> Plan:
+        self._called("plan", stack, request)
+        return Plan(stack=stack, next=1)
+
     async def arrived(self, stack: str) -> None:
         for arrive in self.arriving:
             arrive()
 
-    async def scale(self, stack: str, services) -> Rescaled:
+    async def scale(self, stack: str, services, by=None) -> Rescaled:
         self._called("scale", stack, dict(services))
         return Rescaled()
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.store.base import Store
     from specs.api import Deploy, Release, ReleaseRow, Rescaled, Restart, Restarted, Start, Steer
     from specs.kit.clock import Clock
+    from specs.made_by import MadeBy
     from specs.objects import MadeObject, MakeObject, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, StartOneOff
     from specs.problems import Problem
@@ -71,15 +72,21 @@ class Commands:
             return None
         if request.force_recreate or request.no_start or request.renew_volumes:
             return None
-        draft = Draft(self._cluster)  # nothing of it is written
         try:
-            made, warnings = make_release(self._deployment(draft, stack, request, listening))
+            _, made, warnings = self.drafted(stack, request, listening)  # nothing of it is written
         except RequestError:
             return None  # said when it is made
         last = deployed_already(self._cluster, made)
         if last is None:
             return None
         return Same(made, last, tuple(warnings), self._cluster.revision)
+
+    def drafted(
+        self, stack: str, request: Deploy, listening: Mapping[str, tuple[str, ...]]
+    ) -> tuple[Draft, Release, list[Problem]]:
+        """Return a draft with the release a request would make, and its warnings."""
+        draft = Draft(self._cluster)
+        return draft, *make_release(self._deployment(draft, stack, request, listening))
 
     async def deploy(
         self,
@@ -194,7 +201,7 @@ class Commands:
 
         return await self._committed(stack, write)
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(self, stack: str, services: Mapping[str, int], by: MadeBy) -> Rescaled:
         """Set replica overrides, all or none; start what is stopped of them."""
         key = new_id("scale", now=self._clock.wall(), rng=self._rng)
 
@@ -203,7 +210,7 @@ class Commands:
             if record.desired == "removed":
                 raise Conflict(f"stack {stack} is being removed")
             spec, wall = self._spec(record), self._clock.wall()
-            return rescale(self._cluster, draft, record, spec, services, key=key, wall=wall)
+            return rescale(self._cluster, draft, record, spec, services, key=key, by=by, wall=wall)
 
         return await self._committed(stack, write)
 

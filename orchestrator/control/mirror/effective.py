@@ -131,6 +131,12 @@ class Specs:
         # The same by the very records: asked for every task of every look.
         self._last: dict[tuple[str, int, str], tuple[Release, StackSpec, Effective]] = {}
 
+    def forked(self, cluster: Mirror) -> Specs:
+        """Return the same for a fork of the mirror, with what was computed so far."""
+        made = Specs(cluster)
+        made._cache, made._last = dict(self._cache), dict(self._last)
+        return made
+
     def of(self, stack: str, number: int, service: str) -> Effective | None:
         """Return the service under the stack's release, or None when either is not there."""
         release = self._cluster.releases.get((stack, number))
