@@ -53,6 +53,7 @@ from orchestrator.control.wanted import Outgoing
 from orchestrator.store.base import StoreUnavailable
 from specs.api import ProblemRow
 from specs.kit.loading import load
+from specs.made_by import MadeBy
 from specs.objects import ContentRows, NetworkRows, VolumeRows
 from specs.oneoff import OneOffProgress
 from specs.schedule import ScheduleActed
@@ -385,9 +386,11 @@ class ControlLoop:
         async with self._arrivals.setdefault(stack, asyncio.Lock()):
             pass
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(
+        self, stack: str, services: Mapping[str, int], by: MadeBy | None = None
+    ) -> Rescaled:
         async with self._turn():
-            return await self._commands.scale(stack, services)
+            return await self._commands.scale(stack, services, by or MadeBy())
 
     async def restart(self, stack: str, request: Restart) -> Restarted:
         async with self._turn():

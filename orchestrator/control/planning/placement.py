@@ -17,7 +17,7 @@ from orchestrator.control.mirror.ports import (
     numbers_taken,
 )
 from orchestrator.control.mirror.records import VOLUMES, Volume
-from orchestrator.control.mirror.serving import global_slots
+from orchestrator.control.mirror.serving import global_slots, stands_by
 from orchestrator.control.planning import binds, pairs, taking_turns
 from orchestrator.control.planning import homes as volume_homes
 from orchestrator.control.planning.networks import network_of
@@ -170,7 +170,8 @@ def _in_slots(pass_: Pass, stacks: set[str]) -> dict[tuple[str, str, int], list[
     slots: dict[tuple[str, str, int], list[Task]] = defaultdict(list)
     for stack in stacks:
         for task in pass_.draft.tasks(stack).values():
-            if task.node is not None and task.state not in FINAL:
+            kept = task.live and stands_by(pass_.cluster, task)  # it makes room for nobody
+            if task.node is not None and task.state not in FINAL and not kept:
                 slots[_slot(task)].append(task)
     return slots
 
