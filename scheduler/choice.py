@@ -5,8 +5,8 @@ others (``plain``). Those that have something, and all where there are about as 
 lie in a heap by their whole score. Spread preferences come first: a tree of branches, the one with
 the fewest tasks of the spec first, whose leaves are such choices.
 
-Law (tests/laws/test_choice.py): every task gets the node that looking at all of them for each task
-would give it, whichever way it was found.
+Law (tests/laws/test_plain_place.py): every task gets the node that looking at all of them for each
+task would give it, whichever way it was found.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scheduler.filters import FILTERS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from scheduler.index import Index
+    from scheduler.index import Candidates
     from scheduler.scores import Score
     from scheduler.view import Pending
 
@@ -33,7 +33,7 @@ _NOTHING = (0, 0, 1)  # of what has neither failures nor tasks of the spec or se
 class Choice:
     """Takes nodes for tasks like ``sample``, ``count`` of them at most, from a set of nodes."""
 
-    def __init__(self, index: Index, sample: Pending, nodes: int, count: int) -> None:
+    def __init__(self, index: Candidates, sample: Pending, nodes: int, count: int) -> None:
         self._index = index
         self._sample = sample
         self._rules = [rule for rule in _DYNAMIC if rule.applies(sample)]
@@ -117,7 +117,7 @@ class Spread:
     """Takes the best node of the emptiest branch of the first of these preferences."""
 
     def __init__(
-        self, index: Index, sample: Pending, nodes: int, count: int, keys: Sequence[str]
+        self, index: Candidates, sample: Pending, nodes: int, count: int, keys: Sequence[str]
     ) -> None:
         self._make = partial(choose, index, sample, count=count, keys=keys[1:])
         key = keys[0]
@@ -155,7 +155,7 @@ class Spread:
 
 
 def choose(
-    index: Index, sample: Pending, nodes: int, *, count: int, keys: Sequence[str]
+    index: Candidates, sample: Pending, nodes: int, *, count: int, keys: Sequence[str]
 ) -> Choice | Spread:
     """Return who takes nodes for ``count`` such tasks, spread over the values of these keys."""
     if keys:

@@ -4,7 +4,7 @@ Made for one call of ``scheduler.place`` from its view. No node is asked again f
 a rule asks (a constraint, a platform) is answered once, for all nodes, as a set (``sets.py``). A
 rule without an entry in ``_ASKED`` is asked node by node, which is right and slow.
 
-Law (tests/laws/test_index.py): a set holds exactly the nodes its filter admits.
+Law (tests/laws/test_plain_place.py): a set holds exactly the nodes its filter admits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FEW = 4  # of what is wanted: each is looked for
 _FIXED = tuple(rule for rule in FILTERS if rule.fixed)
 
 
-class Index:
+class Candidates:
     """Nodes by position, and the sets of them that are asked for.
 
     ``services``, ``specs``, ``failed``, ``crowded``, ``images``: who has tasks of a service, of a
@@ -49,7 +49,7 @@ class Index:
         self.images: dict[str, int] = {}
         self._at: dict[str, int] = {}
         self._codes: list[int] = []
-        self._runs: list[order.Run] = []
+        self._runs: list[order.Stretch] = []
         self._known: dict[Hashable, int] = {}
         self._values: dict[str, dict[str | None, int]] = {}
         self._branches: dict[str, tuple[int, list[tuple[str, int]]]] = {}  # the last asked for
@@ -67,7 +67,7 @@ class Index:
             self._at[name] = position
             self._codes.append(code)
             if not self._runs or self._runs[-1].length != length:
-                self._runs.append(order.Run(position, length, []))
+                self._runs.append(order.Stretch(position, length, []))
             self._runs[-1].codes.append(code)
         self.all = (1 << len(named)) - 1
         specs = {task.spec_hash for task in pending}
@@ -233,11 +233,11 @@ def _demand(pending: Pending) -> Hashable:
 # which nodes a rule admits, answered for all of them at once
 
 
-def _pinned(index: Index, pending: Pending) -> int:
+def _pinned(index: Candidates, pending: Pending) -> int:
     return index.all if pending.node is None else index.named(pending.node)
 
 
-def _homes(index: Index, pending: Pending) -> int:
+def _homes(index: Candidates, pending: Pending) -> int:
     found = index.all
     for home in pending.homes:
         if home.node is not None:
@@ -245,7 +245,7 @@ def _homes(index: Index, pending: Pending) -> int:
     return found
 
 
-def _ready(index: Index, pending: Pending) -> int:
+def _ready(index: Candidates, pending: Pending) -> int:
     rule = next(rule for rule in _FIXED if rule.name == "ready")
     return index.known(
         "ready",
@@ -256,18 +256,18 @@ def _ready(index: Index, pending: Pending) -> int:
     )
 
 
-def _disk(index: Index, pending: Pending) -> int:
+def _disk(index: Candidates, pending: Pending) -> int:
     return index.all & ~index.crowded.get(pending.spec_hash, 0)
 
 
-def _constraints(index: Index, pending: Pending) -> int:
+def _constraints(index: Candidates, pending: Pending) -> int:
     found = index.all
     for text in pending.constraints:
         found &= index.known(("constraint", text), partial(_constraint, index, text))
     return found
 
 
-def _constraint(index: Index, text: str) -> int:
+def _constraint(index: Candidates, text: str) -> int:
     rule = constraints.parse(text)
     matching = 0
     for value, nodes in index.values(rule.key).items():
@@ -276,7 +276,7 @@ def _constraint(index: Index, text: str) -> int:
     return index.all & ~matching if rule.operator == "!=" else matching
 
 
-def _platform(index: Index, pending: Pending) -> int:
+def _platform(index: Candidates, pending: Pending) -> int:
     rule = next(rule for rule in _FIXED if rule.name == "platform")
     return index.known(
         ("platform", pending.platform),
@@ -286,7 +286,7 @@ def _platform(index: Index, pending: Pending) -> int:
     )
 
 
-def _version(index: Index, pending: Pending) -> int:
+def _version(index: Candidates, pending: Pending) -> int:
     rule = next(rule for rule in _FIXED if rule.name == "version")
     return index.known(
         ("version", pending.needs),
@@ -294,14 +294,14 @@ def _version(index: Index, pending: Pending) -> int:
     )
 
 
-def _paths(index: Index, pending: Pending) -> int:
+def _paths(index: Candidates, pending: Pending) -> int:
     found = index.all
     for only in pending.only:
         found &= index.known(only, partial(index.named, *only.nodes))
     return found
 
 
-def _resources(index: Index, pending: Pending) -> int:
+def _resources(index: Candidates, pending: Pending) -> int:
     """Answer for what is on the nodes now: who places looks no further than this call."""
     cpus, memory = pending.cpus - SLACK, pending.memory
     index.looked += len(index.loads) // 4
@@ -321,7 +321,7 @@ def _resources(index: Index, pending: Pending) -> int:
 
 
 _OWN = frozenset({"node", "home", "disk"})  # what a task asks that others hardly do
-_ASKED: dict[str, Callable[[Index, Pending], int]] = {
+_ASKED: dict[str, Callable[[Candidates, Pending], int]] = {
     "node": _pinned,
     "home": _homes,
     "ready": _ready,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _TOP = 1 << 31  # the highest bit of a code
 
 
-class Run(NamedTuple):
+class Stretch(NamedTuple):
     """Nodes whose ids have ``length`` bytes, at positions from ``start`` on, sorted by code."""
 
     start: int
@@ -28,7 +28,7 @@ class Run(NamedTuple):
     codes: list[int]
 
 
-def first(runs: Sequence[Run], nodes: int, seed: int, service: str) -> int:
+def first(runs: Sequence[Stretch], nodes: int, seed: int, service: str) -> int:
     """Return the node of the set (not empty) with the smallest tie-break for the service."""
     if not nodes & (nodes - 1):
         return nodes.bit_length() - 1

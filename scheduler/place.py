@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from scheduler.choice import Choice, choose
-from scheduler.index import NODES, Index
+from scheduler.index import NODES, Candidates
 from scheduler.steps import whole
 
 if TYPE_CHECKING:
@@ -38,9 +38,13 @@ class Refusals(Mapping[str, str]):
     It is about the cluster with all that was placed.
     """
 
-    def __init__(self, index: Index | None = None, homes: Mapping[str, str] | None = None) -> None:
-        self._index = index or Index()
-        self._homes = homes or {}  # key -> node: those that were decided meanwhile
+    def __init__(
+        self, index: Candidates | None = None, homes: Mapping[str, str] | None = None
+    ) -> None:
+        self._index = Candidates() if index is None else index
+        self._homes = (
+            {} if homes is None else homes
+        )  # key -> node: those that were decided meanwhile
         self._tasks: dict[str, Pending] = {}
         self._said: dict[tuple[object, ...], str] = {}
 
@@ -114,7 +118,7 @@ def _decide(view: Fleet, pending: Sequence[Pending], seed: int) -> Steps[Placed]
         if number % TURN == 0:
             yield TURN // CHEAP
         groups.setdefault(task.group, []).append(task)
-    index = Index(seed)
+    index = Candidates(seed)
     yield from index.fill(view, pending)
     homes: dict[str, str] = {}
     refused = Refusals(index, homes)
@@ -148,7 +152,9 @@ def _order(task: Pending) -> tuple[object, ...]:
     )
 
 
-def _place_group(index: Index, tasks: list[Pending], out: Placed, refused: Refusals) -> Steps[None]:
+def _place_group(
+    index: Candidates, tasks: list[Pending], out: Placed, refused: Refusals
+) -> Steps[None]:
     queue = tasks
     while queue:
         # Earlier placements may have decided homes this group shares.
@@ -169,7 +175,7 @@ def _with_homes(task: Pending, known: Mapping[str, str]) -> Pending:
     return replace(task, homes=homes)
 
 
-def _fill(index: Index, sample: Pending, tasks: list[Pending], out: Placed) -> Steps[int]:
+def _fill(index: Candidates, sample: Pending, tasks: list[Pending], out: Placed) -> Steps[int]:
     """Place tasks of one group from the front; return how many found a node."""
     deciding = [home.key for home in sample.homes if home.node is None]
     some = tasks[:1] if deciding else tasks
@@ -201,7 +207,9 @@ def _fill(index: Index, sample: Pending, tasks: list[Pending], out: Placed) -> S
     return done
 
 
-def _choices(index: Index, sample: Pending, nodes: int, count: int) -> Iterator[Choice | Spread]:
+def _choices(
+    index: Candidates, sample: Pending, nodes: int, count: int
+) -> Iterator[Choice | Spread]:
     """Return from where to take nodes, one after the other.
 
     First the node that has what the task's slot left, unless its spec kept failing there. Before

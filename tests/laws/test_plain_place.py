@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scheduler import choice, order, scores, sets
 from scheduler.filters import FILTERS
-from scheduler.index import Index
+from scheduler.index import Candidates
 from scheduler.place import place
 from scheduler.steps import whole
 from scheduler.view import Fleet, Home, HostPort, Load, NodeUse, NodeView, Only, Pending
@@ -120,7 +120,7 @@ def test_every_task_gets_what_looking_at_all_nodes_for_each_would_give(
 @given(fleets, tasks)
 def test_a_set_holds_exactly_the_nodes_a_filter_admits(fleet, one):
     task = replace(one, task="t", service="app/s0", spec_hash="h0")
-    index = Index()
+    index = Candidates()
     whole(index.fill(fleet, [task]))
     for rule in FILTERS:
         if rule.applies(task):
@@ -145,7 +145,7 @@ def test_a_set_is_what_it_was_made_of(positions):
     st.data(),
 )
 def test_the_first_of_a_set_has_the_least_tie_break(ids, seed, service, data):
-    index = Index(seed)
+    index = Candidates(seed)
     whole(index.fill(Fleet({n: NodeView(id=n, name=n) for n in ids}), []))
     among = data.draw(st.sets(st.sampled_from(range(len(ids))), min_size=1))
     ties = index.ties(service)
@@ -159,7 +159,7 @@ def test_a_score_is_what_it_says():
     """The plain answer has its own; both must mean the same."""
     node = NodeView(id="n1", name="n", cpus=2.0, memory=GIB, use=NodeUse(tasks=3, memory=GIB // 8))
     task = Pending("t", "app/s0", "h0")
-    index = Index(1)
+    index = Candidates(1)
     whole(index.fill(Fleet({"n1": node}), [task]))
     chosen = choice.Choice(index, task, 1, 1)
     assert chosen._score(0)[:-1] == score(task, Load(node), 1) == (0, 0, 0, 125, 1, 3, 369572770)
