@@ -1,6 +1,6 @@
 """Why each node refuses a task, and what would make one admit it: for people who wait.
 
-``filters.explain`` counts the reasons in one sentence, which is enough while it may pass;
+``filters.sentence`` counts the reasons, which is enough while it may pass;
 ``orchestrator.control.planning.nowhere`` asks here once it has lasted. The advice is about
 the node that is nearest to admitting: the one refused by the latest rule.
 """
