@@ -53,6 +53,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "-t", "--timeout", type=float, metavar="S", help="grace period of what it replaces or stops"
     )
     add("--deadline", type=float, metavar="S", help="seconds without progress before it fails")
+    add("-m", "--message", metavar="TEXT", help="why, for `corral history`")
     add("--timestamps", action="store_true", help="show times of log lines")
     add("--no-color", action="store_true", help="no colours")
     add("--no-log-prefix", action="store_true", help="only the lines themselves")
