@@ -107,6 +107,9 @@ class Deploy(Model):
     renew_volumes: bool = False  # what it makes anew begins with empty anonymous volumes
     no_recreate: bool = False  # what exists keeps its spec, only what is missing is made
     config_files: tuple[str, ...] = ()  # where the files lie on the client's machine
+    # Of a plan somebody agreed to: the stack's newest release then, and where what it makes goes.
+    planned_after: int | None = None
+    places: dict[str, str] = Field(default_factory=dict)
 
 
 class Homeless(Model):
@@ -164,6 +167,9 @@ class Release(Model):
     updates: tuple[str, ...] | None = None
     # The task whose end or check failed it; empty: none did. None: an earlier version does not say.
     culprit: str | None = None
+    # Where the plan it was made from has what it makes: "web.2" -> id of the node. Wished for
+    # while that node takes it, and never waited for.
+    places: dict[str, str] = Field(default_factory=dict)
     paused: tuple[str, ...] = ()  # services of which no further slot is begun: `rollout pause`
     promoted: tuple[str, ...] = ()  # services whose canary was found good: the others follow
     # Of one that was rolled back: how far that is, and what is wrong with it.

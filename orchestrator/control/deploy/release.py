@@ -377,6 +377,7 @@ def _store(
         overrides=overrides,
         renew_volumes=request.renew_volumes,
         keeps=_keeps(deployment, spec, present),
+        places=request.places,
     )
     if digest not in deployment.cluster.parts:
         deployment.draft.put_key(keys.part(digest), spec)

@@ -119,7 +119,7 @@ def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
             pending.append(
                 replace(
                     _pair(pass_, task, effective, node, slot),
-                    prefers=_prefers(effective, left.get(_slot(task))),
+                    prefers=_planned(pass_, task) or _prefers(effective, left.get(_slot(task))),
                 )
             )
         except Exception as error:  # noqa: BLE001 - told of the task; the others go on
@@ -182,6 +182,14 @@ def _prefers(effective: Effective, before: Task | None) -> str | None:
     # What only the image declares its node tells; an agent of an earlier version does not.
     declared = any(m.type == "volume" and m.source is None for m in effective.task.mounts)
     return before.node if declared or before.status.unnamed else None
+
+
+def _planned(pass_: Pass, task: Task) -> str | None:
+    """Return the node of the plan that the task's release was made from; a second try has none."""
+    release = pass_.cluster.releases.get((task.stack, task.release))
+    if release is None or not release.places or task.attempt:
+        return None
+    return release.places.get(f"{task.service}.{task.slot}")
 
 
 def _slot(task: Task) -> tuple[str, str, int]:

@@ -1,0 +1,125 @@
+"""Ask for a plan, say what made each change, keep it in a file, and hold `up` to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli import outfile, said
+from orchestrator.cli.errors import USAGE, CliError
+from orchestrator.cli.show import plans, table
+from orchestrator.client.http import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from orchestrator.cli.session import Invocation
+    from specs import Project
+
+FORMAT = 1
+# Of a request (specs.api.Deploy): what the file alone does not say, kept with its plan.
+OPTIONS = (
+    *("services", "scale", "build", "pull", "force_recreate", "remove_orphans", "no_deps"),
+    *("always_recreate_deps", "deadline", "timeout", "renew_volumes", "no_recreate", "no_start"),
+)
+
+
+def ask(session: Invocation, stack: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a release of this request would do. Raises ClientError."""
+    found: dict[str, Any] = session.client.post(f"/v1/stacks/{quote(stack)}/plan", body=request)
+    return found
+
+
+def show(lines: Iterable[str], *, colour: bool, stream: Any = None) -> None:
+    """Print lines of a plan, as wide as the terminal is."""
+    stream = stream if stream is not None else sys.stdout
+    limit = table.terminal() if stream.isatty() else 0
+    for line in lines:
+        print(plans.painted(line, colour=colour, limit=limit), file=stream)
+
+
+def with_causes(plan: dict[str, Any], project: Project) -> None:
+    """Say of each change what made it: a variable, or a file that overrides another."""
+    for change in plan.get("changes") or ():
+        cause = "; ".join(_causes(project, str(change.get("path") or "")))
+        if cause:
+            change["cause"] = cause
+
+
+def _causes(project: Project, path: str) -> Iterator[str]:
+    from specs.kit import masking
+
+    here = os.getcwd() + "/"
+    touches = project.history(path)
+    for use in touches[-1].variables if touches else ():
+        if use.source in ("unset", "default", "replacement"):
+            word = {"unset": "is not set", "default": "is not set: its default"}.get(use.source)
+            yield f"${use.name} {word or 'is set: its replacement'}"
+        else:
+            value = masking.value(use.name, project.environment.get(use.name, ""))
+            yield f"${use.name} = {value} from {str(use.source).removeprefix(here)}"
+    if touches and touches[-1].how == "override" and len(touches) > 1:
+        first = str(touches[0].position).removeprefix(here)
+        yield f"over {first}"
+
+
+# plans in files
+
+
+def save(path: str, plan: Mapping[str, Any], request: Mapping[str, Any]) -> None:
+    """Keep a plan, for its user's eyes alone (0600). Raises CliError."""
+    options = {name: request[name] for name in OPTIONS if name in request}
+    kept = {"format": FORMAT, "options": options, "plan": plan}
+    with outfile.whole(path) as file:
+        file.write((json.dumps(kept, indent=1) + "\n").encode())
+
+
+def read(path: str) -> dict[str, Any]:
+    """Return what a file keeps: ``plan`` and ``options``. Raises CliError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            kept = json.load(file)
+    except OSError as exc:
+        raise CliError(f"{path}: {exc.strerror}", "corral plan -o FILE makes one") from None
+    except ValueError:
+        kept = None
+    whole = isinstance(kept, dict) and isinstance(kept.get("plan"), dict)
+    if not whole or kept.get("format") != FORMAT or not kept["plan"].get("decision"):
+        raise CliError(f"{path} is no plan of this version of corral", "corral plan -o FILE")
+    return dict(kept)
+
+
+def hold(kept: Mapping[str, Any], now: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return what binds a request to its plan; raise CliError, with what differs, where that is."""
+    planned = kept["plan"]
+    if planned["stack"] != now["stack"]:
+        raise CliError(f"{path} is a plan for {planned['stack']}, not for {now['stack']}")
+    if planned["decision"] != now["decision"] or planned.get("release") != now.get("release"):
+        for line in plans.differences(planned, now):
+            said.tell(line, said.WARNING)
+        raise CliError(
+            f"what is to be done is not what {path} says (-: planned then, +: planned now); "
+            "nothing was changed",
+            f"corral plan -o {path} makes a new plan",
+        )
+    return {"planned_after": now.get("release") or 0, "places": now.get("places") or {}}
+
+
+def agreed(plan: Mapping[str, Any], host: str) -> bool:
+    """Ask whether to go on. Raises CliError where nobody is there to answer."""
+    if not (os.isatty(0) and sys.stderr.isatty()):
+        raise CliError(
+            "--confirm asks before it changes anything, and nobody is there",
+            "corral plan -o FILE, then corral up --plan FILE",
+            code=USAGE,
+        )
+    where = f" on {host}" if host else ""
+    print(f"Apply to {plan['stack']}{where}? [yN] ", end="", file=sys.stderr, flush=True)
+    try:
+        answer = input()
+    except EOFError:
+        print(file=sys.stderr)
+        return False
+    return answer.strip().lower() in ("y", "yes")
