@@ -33,11 +33,12 @@ class Condition(StrEnum):
 
 
 class Dependency(Model):
-    """One edge of ``depends_on``."""
+    """One edge of ``depends_on``. ``deadline``: seconds it is waited for; 0 = the release's."""
 
     condition: Condition = Condition.STARTED
     restart: bool = False
     required: bool = True
+    deadline: float = 0.0
 
 
 class Healthcheck(Model):

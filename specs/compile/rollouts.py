@@ -61,6 +61,33 @@ def strategy(path: str, raw: Json, verdicts: Verdicts) -> Json:
     return found
 
 
+def depends_deadlines(path: str, raw: Json, verdicts: Verdicts) -> dict[str, float]:
+    """Return how long the service at ``path`` waits for each that it depends on, if it says so."""
+    value = mapping(raw.get("x-corral")).get("depends_deadline")
+    here = f"{path}.x-corral.depends_deadline"
+    others = mapping(raw.get("depends_on"))
+    if value in (None, ""):
+        return {}
+    if not others:
+        verdicts.refuse(here, "the service depends on nothing", "leave it out, or add depends_on")
+        return {}
+    single = not isinstance(value, dict)
+    found = {}
+    for name, written in (dict.fromkeys(others, value) if single else value).items():
+        where = here if single else f"{here}.{name}"
+        seconds = duration_seconds(written)
+        if name not in others:
+            known = ", ".join(sorted(others))
+            verdicts.refuse(where, f"it does not depend on {name}", f"it depends on {known}")
+        elif not seconds:
+            verdicts.refuse(where, f"{written!r} is not a duration", "write e.g. 30s or 2m")
+            if single:
+                break
+        else:
+            found[name] = seconds
+    return found
+
+
 def _canary(path: str, value: Any, verdicts: Verdicts) -> Canary:
     if not isinstance(value, dict):
         verdicts.refuse(path, f"{value!r} is no canary", "write {replicas: 1, promote: manual}")

@@ -12,7 +12,7 @@ from specs.compile import jobs, machine, pairs, schedules, security
 from specs.compile.exclusive import exclusive
 from specs.compile.hooks import hooks
 from specs.compile.mounts import MountCompiler
-from specs.compile.rollouts import strategy
+from specs.compile.rollouts import depends_deadlines, strategy
 from specs.compile.values import (
     cores,
     exposed,
@@ -103,6 +103,7 @@ class ServiceCompiler:
             image = built_name(self.stack, name)
         elif build is not None and not reference_fault(image) and (why := tag_fault(image)):
             self.verdicts.refuse(f"{path}.image", why, "write the name without its digest")
+        deadlines = depends_deadlines(path, raw, self.verdicts)
         ways = strategy(path, raw, self.verdicts)
         return ServiceSpec(
             name=name,
@@ -115,6 +116,7 @@ class ServiceCompiler:
                         condition=edge.get("condition"),
                         restart=edge.get("restart"),
                         required=edge.get("required"),
+                        deadline=deadlines.get(other),
                     )
                 )
                 for other, edge in mapping(raw.get("depends_on")).items()

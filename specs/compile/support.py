@@ -287,6 +287,15 @@ EXTENSIONS: dict[str, Extension] = {
         "rolling (default) or blue-green: all new tasks beside the old ones, then traffic at once",
         {"enum": ["rolling", "blue-green"]},
     ),
+    "services.*.x-corral.depends_deadline": Extension(
+        "how long (2m, or {db: 2m, cache: 10s}) it waits for what it depends on; then `up` fails",
+        {
+            "anyOf": [
+                {"type": ["string", "number"]},
+                {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
+            ]
+        },
+    ),
     "services.*.x-corral.keep_old": Extension(
         "how long (10m) the old tasks of a blue-green update stay, ready to go back to",
         {"type": "string"},

@@ -75,6 +75,8 @@ class Observed:
     # release -> service -> words that its tasks serve and are only watched for a while
     watched: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
 
+    # release -> (service, whom it depends on) -> since when that one alone is waited for
+    edges: dict[tuple[str, int], dict[tuple[str, str], float]] = field(default_factory=dict)
     # stack -> when another set of its tasks got traffic last, and the revision of that
     changed_over: dict[str, tuple[float, int]] = field(default_factory=dict)
     # stack -> how far its services' rollouts are, see ``planning.rollout_rows``
@@ -130,6 +132,8 @@ class Observed:
             if (old.promoted, old.paused) != (new.promoted, new.paused):
                 # What it waited for was decided; the next look says how it is then.
                 self.watch(new.stack, new.number, BY_HAND, "")
+            if new.over:
+                self.edges.pop((new.stack, new.number), None)
         elif kind is RESTING:
             model = new or old
             key = (getattr(model, "network", ""), getattr(model, "address", ""))

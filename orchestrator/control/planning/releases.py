@@ -150,7 +150,7 @@ def judge(
     since = pass_.observed.settled(stack.name, release.number, steady, stands=stands)
     # A batch that is watched before the next one begins is no standstill, however long it is.
     since = max([since, *(s.moves.paused for s in awaited if s.moves.paused is not None)])
-    until = since + target.spec.deadline
+    until = max([since + target.spec.deadline, *(state.patient_until for state in awaited)])
     if pass_.now < until:
         given_up = (failing.given_up(target, t) for s in awaited for t in unhealthy(s))
         return earliest(until, *(at for at in given_up if at > pass_.now))
@@ -271,7 +271,11 @@ def _misplaced(pass_: Pass, awaited: Iterable[ServiceState]) -> tuple[float, str
     for state in awaited:
         found = ((pass_.draft.task(t), stay) for t, stay in sorted(state.misplaced.stays.items()))
         # What is lost with its node is replaced, wherever it was.
-        left = [(t, s) for t, s in found if t is not None and pass_.node_status(t.node) != "down"]
+        left = [
+            (task, stay)
+            for task, stay in found
+            if stay.broken and task is not None and pass_.node_status(task.node) != "down"
+        ]
         for task, stay in left:
             since = pass_.observed.mark(task.id).misplaced_since
             until = max(until, (pass_.now if since is None else since) + stay.patience)
@@ -322,6 +326,11 @@ def _noted(pass_: Pass, target: ReleaseTarget, judged: Sequence[ServiceState]) -
         for state in judged
         for name, required in state.unchecked
         if not required
+    ]
+    notes += [
+        f"{state.name} goes on without {name}, waited for as long as x-corral.depends_deadline says"
+        for state in judged
+        for name in sorted(state.gone_without)
     ]
     told = target.release.notes
     fresh = [note for note in notes if note not in told]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.planning import (
+    deadlines,
     failing,
     gates,
     holding,
@@ -86,7 +87,7 @@ def _plan_service(
     yield len(tasks) // 2
     state.networks = ensure_vips(pass_, effective) if state.wanted.slots else ""
     held = gates.created(stack, state.name)
-    gate = not held and _may_start(state, states, target)
+    gate = not held and _may_start(pass_, state, states, target)
     state.waits_for = held or state.waits_for
     yield from _decide(pass_, stack, state, target, gate=gate)
     waiting = 0 if state.must_end else len(state.plan.queued)
@@ -102,6 +103,7 @@ def _plan_service(
         state.settled = state.steady = _prepared(state)
     standby.change_over(pass_, stack, target, state)
     failing.look(pass_, target, state, states)
+    deadlines.look(pass_, target, state, states)
     nowhere.look(pass_, state)
     yield len(tasks)
     return state
@@ -155,7 +157,7 @@ def _prepared(state: ServiceState) -> int:
 
 
 def _may_start(
-    state: ServiceState, states: Mapping[str, ServiceState], target: ReleaseTarget
+    pass_: Pass, state: ServiceState, states: Mapping[str, ServiceState], target: ReleaseTarget
 ) -> bool:
     """Say whether nothing the service depends on holds it back; note whom it waits for."""
     wanted, effective = state.wanted, state.effective
@@ -163,7 +165,8 @@ def _may_start(
         return True
     found = gates.unchecked(effective.service, states, wanted)
     state.unchecked = tuple((name, edge.required) for name, edge in found)
-    state.waits_for = gates.waits_for(effective.service, states, wanted)
+    state.gone_without = deadlines.gone_without(pass_, target, state.name)
+    state.waits_for = gates.waits_for(effective.service, states, wanted, state.gone_without)
     return not state.waits_for
 
 
