@@ -13,6 +13,7 @@ from orchestrator.cli.show import plans, table
 from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterable, Iterator, Mapping
 
     from orchestrator.cli.session import Invocation
@@ -25,17 +26,25 @@ OPTIONS = (
     *("always_recreate_deps", "deadline", "timeout", "renew_volumes", "no_recreate", "no_start"),
 )
 
+# Words of the command line that say what OPTIONS do.
+FLAGS = (
+    *("services", "scale", "build", "no_build", "pull", "force_recreate", "remove_orphans"),
+    *("no_deps", "always_recreate_deps", "no_recreate", "renew_anon_volumes", "timeout"),
+    *("deadline", "no_start"),
+)
+
 
 def ask(session: Invocation, stack: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a release of this request would do. Raises ClientError."""
-    found: dict[str, Any] = session.client.post(f"/v1/stacks/{quote(stack)}/plan", body=request)
+    where = f"/v1/stacks/{quote(stack)}/plan"
+    found: dict[str, Any] = session.client.request("POST", where, body=request)
     return found
 
 
 def show(lines: Iterable[str], *, colour: bool, stream: Any = None) -> None:
     """Print lines of a plan, as wide as the terminal is."""
     stream = stream if stream is not None else sys.stdout
-    limit = table.terminal() if stream.isatty() else 0
+    limit = table.terminal(stream)
     for line in lines:
         print(plans.painted(line, colour=colour, limit=limit), file=stream)
 
@@ -91,6 +100,35 @@ def read(path: str) -> dict[str, Any]:
     return dict(kept)
 
 
+def check(args: argparse.Namespace) -> None:
+    """Refuse what asks for more than a plan that is named says, and a question to nobody."""
+    if args.confirm and not (os.isatty(0) and sys.stderr.isatty()):
+        raise CliError(
+            "--confirm asks before it changes anything, and nobody is there",
+            "corral plan -o FILE, then corral up --plan FILE",
+            code=USAGE,
+        )
+    if args.plan is None:
+        return
+    flags = {name: getattr(args, name, None) for name in FLAGS}
+    if wrong := next((name for name, given in flags.items() if given), ""):
+        word = "SERVICE" if wrong == "services" else f"--{wrong.replace('_', '-')}"
+        raise CliError(
+            f"--plan says all that {word} could say",
+            f"give {word} to corral plan -o {args.plan}",
+            code=USAGE,
+        )
+
+
+def options_of(args: argparse.Namespace, request: dict[str, Any]) -> dict[str, Any]:
+    """Return what the plan's file keeps, and have the request ask for what the plan's did."""
+    kept = read(args.plan)
+    for name in OPTIONS:
+        request.pop(name, None)
+    request.update({n: value for n, value in kept["options"].items() if n in OPTIONS})
+    return kept
+
+
 def hold(kept: Mapping[str, Any], now: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return what binds a request to its plan; raise CliError, with what differs, where that is."""
     planned = kept["plan"]
@@ -108,13 +146,7 @@ def hold(kept: Mapping[str, Any], now: Mapping[str, Any], path: str) -> dict[str
 
 
 def agreed(plan: Mapping[str, Any], host: str) -> bool:
-    """Ask whether to go on. Raises CliError where nobody is there to answer."""
-    if not (os.isatty(0) and sys.stderr.isatty()):
-        raise CliError(
-            "--confirm asks before it changes anything, and nobody is there",
-            "corral plan -o FILE, then corral up --plan FILE",
-            code=USAGE,
-        )
+    """Ask on the terminal whether to go on; Ctrl-D is a no."""
     where = f" on {host}" if host else ""
     print(f"Apply to {plan['stack']}{where}? [yN] ", end="", file=sys.stderr, flush=True)
     try:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "create and start a stack, or bring it to what its file says"),
     "down": ("down", "stop and remove a stack"),
+    "plan": ("plan", "say what up would do, and why; keep that in a file"),
     "ps": ("ps", "list the tasks of a stack"),
     "logs": ("logs", "show what the containers print"),
     "exec": ("exec", "run a command in a running container"),

@@ -91,9 +91,8 @@ def _decided(plan: Json) -> list[str]:
     if plan.get("unchanged"):
         return [*found, "nothing to do"]
     for service in plan.get("services") or ():
-        for task in service.get("tasks") or ():
-            if task["does"] != "keep":
-                found.append(f"{task['does']} {task['name']}{_way(task)}")
+        moving = (task for task in service.get("tasks") or () if task["does"] != "keep")
+        found += [f"{task['does']} {task['name']}{_way(task)}" for task in moving]
     found += [
         f"{c['name']}: {c['text']}" if c.get("key") else f"{c['sign']} {c['section']}.{c['name']}"
         for c in plan.get("changes") or ()
@@ -117,7 +116,7 @@ def _shown(plan: Json) -> list[Json]:
 
 
 def _of(change: Json, service: str) -> bool:
-    return change["section"] == "services" and change["name"] == service
+    return bool(change["section"] == "services" and change["name"] == service)
 
 
 def _service(service: Json, changes: list[Json]) -> Iterator[str]:
