@@ -6,7 +6,7 @@
     dispatch  ->  Control, Mirror           controller.py joins them
 
 They know each other by these protocols only; tests give small fakes.
-Everything here raises orchestrator.errors only.
+Everything here raises orchestrator.errors only. It stays whole: the one page all parts agree on.
 
 Address plan all of them rely on: the first part of the cluster range (``node_network`` in
 orchestrator/keys/identity.py) holds the nodes' own overlay addresses (``Node.overlay``, set
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from specs.images import ForgetImages, ForgottenImages
     from specs.inside import Copied, Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
+    from specs.made_by import MadeBy
     from specs.node import Node, NodeCondition
     from specs.objects import (
         ContentRows,
@@ -347,7 +348,9 @@ class Control(Protocol):
         """Wait until what was asked to be deployed before is a release, or refused."""
         ...
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(
+        self, stack: str, services: Mapping[str, int], by: MadeBy | None = None
+    ) -> Rescaled:
         """Set replica overrides; return what to warn of."""
         ...
 

@@ -15,6 +15,8 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     POST   /v1/stacks/{stack}/releases       Deploy -> ReleaseRow (idempotent by Deploy.key)
     POST   /v1/stacks/{stack}/plan           Deploy -> Plan (specs.plans); nothing is written
     GET    /v1/stacks/{stack}/releases       {"releases": [ReleaseRow]}
+    GET    /v1/stacks/{stack}/history?service=&limit=  ReleaseHistory (specs.history)
+    GET    /v1/stacks/{stack}/diff?before=N&after=N  Diff (specs.history)
     GET    /v1/stacks/{stack}/progress?release=N     NDJSON of Progress; ends with the release
     DELETE /v1/stacks/{stack}?volumes=0|1&timeout=S  StackRow; then watch .../progress
     POST   /v1/stacks/{stack}/scale          Scale -> StackRow
@@ -51,6 +53,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from specs.base import Model
+from specs.made_by import MadeBy
 from specs.node import NodeFacts
 from specs.problems import Position
 from specs.stack import StackSpec, TaskSpec
@@ -110,6 +113,7 @@ class Deploy(Model):
     # Of a plan somebody agreed to: the stack's newest release then, and where what it makes goes.
     planned_after: int | None = None
     places: dict[str, str] = Field(default_factory=dict)
+    by: MadeBy = MadeBy()
 
 
 class Homeless(Model):
@@ -170,6 +174,7 @@ class Release(Model):
     # Where the plan it was made from has what it makes: "web.2" -> id of the node. Wished for
     # while that node takes it, and never waited for.
     places: dict[str, str] = Field(default_factory=dict)
+    by: MadeBy = MadeBy()  # who made it, and why
     paused: tuple[str, ...] = ()  # services of which no further slot is begun: `rollout pause`
     promoted: tuple[str, ...] = ()  # services whose canary was found good: the others follow
     # Of one that was rolled back: how far that is, and what is wrong with it.
@@ -261,6 +266,7 @@ class Stack(Model):
     release: int = 0  # the newest release
     running: int = 0  # the newest release that was deployed
     overrides: dict[str, int] = Field(default_factory=dict)  # service -> replicas set by scale
+    autoscaled: dict[str, int] = Field(default_factory=dict)  # of these, what autoscale set last
     asked: dict[str, int] = Field(default_factory=dict)  # service -> the last request to run
     asked_again: dict[str, int] = Field(default_factory=dict)  # service -> the last by `restart`
     remove_volumes: bool = False
@@ -289,6 +295,11 @@ class Stack(Model):
     def with_overrides(self, replicas: Mapping[str, int]) -> Stack:
         """Return the stack with these services scaled; what is stopped stays so."""
         return self.model_copy(update={"overrides": {**self.overrides, **replicas}})
+
+    def with_autoscaled(self, service: str, count: int) -> Stack:
+        """Return the stack with a service scaled by itself."""
+        known = {**self.autoscaled, service: count}
+        return self.with_overrides({service: count}).model_copy(update={"autoscaled": known})
 
     def with_asked(
         self, services: Iterable[str], *, again: bool = False, anew: Iterable[str] = ()
@@ -607,6 +618,7 @@ class ServiceRow(Model):
     replicas: int = 0  # wanted now, with what ``scale`` set
     tasks: int = 0  # live ones
     ready: int = 0  # ready, or complete where the service is meant to end
+    queued: int = 0  # of a job: tasks whose turn has not come
     scaled: bool = False  # ``replicas`` comes from ``scale``, not from the file
     carried: str = ""  # orphan | off | unasked: the newest release was not about it
     ports: tuple[str, ...] = ()
@@ -653,6 +665,7 @@ class ClusterRanges(Model):
 
 class Scale(Model):
     services: dict[str, int]
+    by: MadeBy = MadeBy()
 
 
 class Restart(Model):
@@ -728,6 +741,7 @@ class Restarted(Model):
 class Start(Model):
     key: str = Field(pattern=KEY)  # the same key never makes two releases
     services: tuple[str, ...] = ()  # with what they depend on; empty = all
+    by: MadeBy = MadeBy()
 
 
 class Started(Model):

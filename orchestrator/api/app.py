@@ -19,6 +19,7 @@ from aiohttp import web
 from orchestrator.api import (
     archive,
     backups,
+    history,
     images,
     inside,
     logs,
@@ -39,6 +40,7 @@ from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
+from specs.history import Diff, ReleaseHistory
 from specs.images import ImagesLeft, StackImages
 from specs.inside import (
     Copied,
@@ -200,6 +202,28 @@ ROUTES: tuple[ApiRoute, ...] = (
         answer=Plan,
     ),
     ApiRoute("GET", "/v1/stacks/{stack}/releases", stacks.releases, "Releases", answer=Releases),
+    ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/history",
+        history.history,
+        "What each release changed, who made it and why",
+        answer=ReleaseHistory,
+        query=(
+            QueryField("service", text="only releases that changed it"),
+            QueryField("limit", "integer", text="so many, the newest"),
+        ),
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/diff",
+        history.diff,
+        "What differs between two releases",
+        answer=Diff,
+        query=(
+            QueryField("before", "integer", text="a release; without it the last two"),
+            QueryField("after", "integer", text="another one; without it what runs"),
+        ),
+    ),
     ApiRoute(
         "GET",
         "/v1/stacks/{stack}/progress",

@@ -33,6 +33,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "attach": ("attach", "the terminal of a container's own process, from now on"),
     "cp": ("cp", "copy files between containers and this machine"),
     "scale": ("scale", "change the number of replicas"),
+    "history": ("history", "list a stack's releases: what, when, who, why"),
+    "diff": ("diff", "show what differs between two releases"),
     "schedule": ("schedule", "when services with a schedule are due, and what came of it"),
     "rollout": ("rollout", "pause an update, go on with it, go back, promote a canary"),
     "restart": ("restart", "restart containers"),

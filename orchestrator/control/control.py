@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakValueDictionary
 
 from orchestrator.control.asking import PathQuestions
+from orchestrator.control.autoscaling import Autoscaling
 from orchestrator.control.deploy import unchanged
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.beginning import let_begin
@@ -53,6 +54,7 @@ from orchestrator.control.wanted import Outgoing
 from orchestrator.store.base import StoreUnavailable
 from specs.api import ProblemRow
 from specs.kit.loading import load
+from specs.made_by import MadeBy
 from specs.objects import ContentRows, NetworkRows, VolumeRows
 from specs.oneoff import OneOffProgress
 from specs.schedule import ScheduleActed
@@ -142,6 +144,7 @@ class ControlLoop:
         self._asking = PathQuestions(
             cluster, agents, clock, self._observed.paths, self._notices.everything
         )
+        self._autoscaling = Autoscaling(cluster, agents, clock, self._write, self._scaled)
         self._inbox: deque[tuple[str, Report]] = deque()
         self._hellos: dict[str, Hello] = {}
         self._lock = asyncio.Lock()  # one writer: a pass or a command
@@ -163,6 +166,7 @@ class ControlLoop:
             await load(GRAPHS)
         clock = asyncio.get_running_loop().time
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._autoscaling.run(), name="autoscaling")
             while True:
                 self._wake.clear()
                 due = await self._once(group)
@@ -336,6 +340,10 @@ class ControlLoop:
 
         await self._write(change)
 
+    def _scaled(self, kind: str, text: str, stack: str, service: str) -> None:
+        log.info("scaled by its load", extra={"stack": stack, "what": text})
+        self._streams.event(kind, text, stack=stack, service=service)
+
     async def _volume_gone(self, name: str) -> None:
         await self._write(lambda pass_: removal.forget_volume(pass_, name))
 
@@ -385,9 +393,11 @@ class ControlLoop:
         async with self._arrivals.setdefault(stack, asyncio.Lock()):
             pass
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(
+        self, stack: str, services: Mapping[str, int], by: MadeBy | None = None
+    ) -> Rescaled:
         async with self._turn():
-            return await self._commands.scale(stack, services)
+            return await self._commands.scale(stack, services, by or MadeBy())
 
     async def restart(self, stack: str, request: Restart) -> Restarted:
         async with self._turn():

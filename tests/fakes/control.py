@@ -148,7 +148,7 @@ class FakeControl:
         for arrive in self.arriving:
             arrive()
 
-    async def scale(self, stack: str, services) -> Rescaled:
+    async def scale(self, stack: str, services, by=None) -> Rescaled:
         self._called("scale", stack, dict(services))
         return Rescaled()
 

@@ -62,6 +62,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--wait", action="store_true", help="like -d; fail when it is not up in --wait-timeout")
     add("--wait-timeout", type=float, metavar="S", help="seconds to wait at most")
     add("--no-start", action="store_true", help="make what is missing, and start nothing")
+    add("-m", "--message", metavar="TEXT", help="why, for `corral history`")
     add("--timestamps", action="store_true", help="show times of log lines")
     add("--no-color", action="store_true", help="no colours")
     add("--no-log-prefix", action="store_true", help="only the lines themselves")

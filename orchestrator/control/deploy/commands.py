@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.store.base import Store
     from specs.api import Deploy, Release, ReleaseRow, Rescaled, Restart, Restarted, Start, Steer
     from specs.kit.clock import Clock
+    from specs.made_by import MadeBy
     from specs.objects import MadeObject, MakeObject, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, StartOneOff
     from specs.problems import Problem
@@ -213,7 +214,7 @@ class Commands:
 
         return await self._committed(stack, write)
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(self, stack: str, services: Mapping[str, int], by: MadeBy) -> Rescaled:
         """Set replica overrides, all or none; start what is stopped of them."""
         key = new_id("scale", now=self._clock.wall(), rng=self._rng)
 
@@ -222,7 +223,7 @@ class Commands:
             if record.desired == "removed":
                 raise Conflict(f"stack {stack} is being removed")
             spec, wall = self._spec(record), self._clock.wall()
-            return rescale(self._cluster, draft, record, spec, services, key=key, wall=wall)
+            return rescale(self._cluster, draft, record, spec, services, key=key, by=by, wall=wall)
 
         return await self._committed(stack, write)
 

@@ -139,5 +139,6 @@ def _release(
             "keeps": (),
             "renew_volumes": False,
             "places": {},
+            "by": request.by,
         }
     )

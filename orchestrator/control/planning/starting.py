@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.control.mirror.serving import stands_by
 from orchestrator.control.planning import pairs
 from specs.stack import task_name
 from specs.states import FINAL, Desired, TaskState
@@ -107,7 +108,8 @@ def _say_or_run(pass_: Pass, current: Task, reason: str) -> None:
 def _replaces(pass_: Pass, task: Task, slot: list[Task]) -> bool:
     """Say whether a task of another spec runs in the slot."""
     known = (pass_.draft.task(other.id) for other in slot)
-    return any(t is not None and t.live and t.spec_hash != task.spec_hash for t in known)
+    there = (t for t in known if t is not None and not stands_by(pass_.cluster, t))
+    return any(t.live and t.spec_hash != task.spec_hash for t in there)
 
 
 def tasks_by_slot(tasks: Iterable[Task]) -> dict[int, list[Task]]:
@@ -133,6 +135,7 @@ def _held_by(
             other is not None
             and other.id != task.id
             and other.state not in FINAL
+            and not (other.live and stands_by(pass_.cluster, other))
             and (not other.live or other.spec_hash != task.spec_hash or other.id in displaced)
             and (stays or pass_.node_status(other.node) != "down")
         ):

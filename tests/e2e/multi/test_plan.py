@@ -41,9 +41,8 @@ def placed(cluster) -> dict[str, tuple[str, str]]:
 def test_a_plan_is_kept_and_held_to(cluster):
     cluster.compose(STACK, **{".env": "LEVEL=info\nSECRET_OF_DB=hush-one\n"})
     first = cluster("plan", "-o", "first.plan", code=3).stdout
-    assert "+ db" in first and "+ app-web-3" in first
-    assert "8097:80 on every node" in first and "app_data on " in first
-    assert "order   db, then web" in first
+    for words in ("+ db", "+ app-web-3", "8097:80 on every node", "app_data on ", "db, then web"):
+        assert words in first, first
     assert cluster.get("/v1/stacks")["stacks"] == [], "law: a plan makes nothing"
     assert shell(cluster, f"stat -c %a {cluster.folder}/first.plan") == "600"
     said = json.loads(shell(cluster, f"cat {cluster.folder}/first.plan"))["plan"]
@@ -57,24 +56,28 @@ def test_a_plan_is_kept_and_held_to(cluster):
     assert nothing == "nothing to do: app runs as the file has it (release 1)\n"
     # The same words again are about a stack that is not there any more.
     again = cluster("up", "-d", "--plan", "first.plan", code=1).stderr
-    assert "is not what first.plan says" in again and "- create app-db-1" in again
+    assert "is not what first.plan says" in again
+    assert "- create app-db-1" in again
 
     cluster.first.write(f"{cluster.folder}/.env", "LEVEL=debug\nSECRET_OF_DB=hush-two\n")
     told = cluster("plan", "-o", "second.plan", code=3).stdout
     assert "environment.LEVEL: info -> debug   compose.yaml:9:" in told
     assert "$LEVEL = debug from .env:1" in told
     assert "environment.DB_PASSWORD: another value" in told
-    assert "! db" in told and "volume app_data is there" in told, told
+    assert "! db" in told
+    assert "volume app_data is there" in told
     assert "hush" not in told + shell(cluster, f"cat {cluster.folder}/second.plan")
     cluster("scale", "web=2")
     refused = cluster("up", "-d", "--plan", "second.plan", code=1).stderr
-    assert "nothing was changed" in refused and "+ " in refused, refused
+    assert "nothing was changed" in refused
+    assert "  + " in refused, refused
     assert placed(cluster).keys() == before.keys() - {"app-web-3"}
     told = cluster("up", "--dry-run").stdout
     assert "Plan: 0 to create, 3 to replace (2 start-first, 1 stop-first)" in told, told
     cluster("plan", "-f", "-o", "second.plan", code=3)
     cluster("up", "-d", "--plan", "second.plan")
     now = placed(cluster)
-    assert now["app-db-1"][1] == before["app-db-1"][1] and now["app-db-1"] != before["app-db-1"]
+    assert now["app-db-1"][1] == before["app-db-1"][1]
+    assert now["app-db-1"] != before["app-db-1"]
     cluster("plan", code=0)
     assert "nobody is there" in cluster("up", "-d", "--confirm", code=2).stderr

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -85,7 +84,11 @@ happenings = st.lists(st.sampled_from(("scale", "drain", "none")), max_size=1)
 
 @given(first=files(), second=files(), count=nodes, between=happenings, orphans=st.booleans())
 @settings(
-    phases=[Phase.explicit, Phase.generate], max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    phases=[Phase.explicit, Phase.generate],
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
 )
 def test_up_does_what_plan_said(first, second, count, between, orphans):
     in_virtual_time(_compared(first, second, count, between, orphans=orphans))
@@ -149,7 +152,7 @@ async def _held(rig: Rig, file: dict[str, Any], **more: Any) -> bool:
     digests = {t.service: t.status.image_digest for t in rig.tasks() if t.live}
     images = {name: image.image for image in plan.images for name in image.services}
     for name, image in images.items():
-        if name in digests and digests[name]:
+        if digests.get(name):
             assert digests[name] == f"sha256:{image}"
     for line in rig.history[history:]:
         name, _, state = line.rpartition(" ")
@@ -159,7 +162,7 @@ async def _held(rig: Rig, file: dict[str, Any], **more: Any) -> bool:
     places = {name: at for at, names in enumerate(plan.order) for name in names}
     gated = {s.name: s.after for s in plan.services if s.after}
     for name, waits in gated.items():
-        for other in (word.split(" ")[0] for word in waits):
+        for other in (w.removesuffix(" to be healthy") for w in waits if w.endswith("healthy")):
             if name in started and other in started and places.get(other, 0) < places.get(name, 0):
                 assert started.index(other) < started.index(name), (started, plan.order)
     return True
