@@ -6,7 +6,7 @@
     dispatch  ->  Control, Mirror           controller.py joins them
 
 They know each other by these protocols only; tests give small fakes.
-Everything here raises orchestrator.errors only.
+Everything here raises orchestrator.errors only. It stays whole: the one page all parts agree on.
 
 Address plan all of them rely on: the first part of the cluster range (``node_network`` in
 orchestrator/keys/identity.py) holds the nodes' own overlay addresses (``Node.overlay``, set
@@ -32,13 +32,17 @@ if TYPE_CHECKING:
         Rescaled,
         Restart,
         Restarted,
+        RolloutStatus,
         Stack,
         Start,
         Started,
+        Steer,
+        Steered,
     )
     from specs.events import Event
     from specs.images import ForgetImages, ForgottenImages
     from specs.inside import Copied, Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
+    from specs.made_by import MadeBy
     from specs.node import Node, NodeCondition
     from specs.objects import (
         ContentRows,
@@ -53,6 +57,8 @@ if TYPE_CHECKING:
     )
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
     from specs.paths import PathState
+    from specs.plans import Plan
+    from specs.schedule import ActOnSchedule, Schedule, ScheduleActed
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import (
@@ -267,9 +273,22 @@ class Mirror(Protocol):
         """Return every task record by task id."""
         ...
 
+    def tasks_of(self, stack: str) -> Collection[Task]:
+        """Return the tasks of a stack; of others nothing is looked at."""
+        ...
+
+    def tasks_on(self, node: str) -> Collection[Task]:
+        """Return the tasks a node has, by its id; of others nothing is looked at."""
+        ...
+
     @property
     def oneoffs(self) -> Mapping[str, OneOff]:
         """Return every one-off by its task's id."""
+        ...
+
+    @property
+    def schedules(self) -> Mapping[tuple[str, str], Schedule]:
+        """Return what runs by a schedule, by stack and service."""
         ...
 
     @property
@@ -338,11 +357,17 @@ class Control(Protocol):
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow: ...
 
+    async def plan(self, stack: str, request: Deploy) -> Plan:
+        """Return what the same ``deploy`` would do; nothing is written, and nobody told."""
+        ...
+
     async def arrived(self, stack: str) -> None:
         """Wait until what was asked to be deployed before is a release, or refused."""
         ...
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(
+        self, stack: str, services: Mapping[str, int], by: MadeBy | None = None
+    ) -> Rescaled:
         """Set replica overrides; return what to warn of."""
         ...
 
@@ -352,6 +377,14 @@ class Control(Protocol):
 
     async def start(self, stack: str, request: Start) -> Started:
         """Have what does not run run as it was, with what it depends on."""
+        ...
+
+    async def steer(self, stack: str, asked: Steer) -> Steered:
+        """Pause, go on with, take back or promote what is being rolled out."""
+        ...
+
+    def rollout(self, stack: str) -> RolloutStatus:
+        """Return how far the newest release of a stack that there is has come."""
         ...
 
     async def stop(
@@ -408,6 +441,12 @@ class Control(Protocol):
 
     async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
         """Stop one-offs, or remove those that have ended."""
+        ...
+
+    async def act_on_schedule(
+        self, stack: str, service: str, request: ActOnSchedule
+    ) -> ScheduleActed:
+        """Begin an iteration, or have none begin by itself any more. Raises NotFound, Conflict."""
         ...
 
     async def extend(self, text: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ never stops more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from scheduler.replicas import Replica, best_first, by_slot
@@ -41,6 +41,8 @@ class WantedService:
     service has one slot per eligible node (``nodes``). ``exclusive``: two tasks of a
     slot cannot exist at once (a fixed address, a port on the host). ``asked``: how often it
     was asked to run so far; ``asked_again``: the last of these that also meant what completed.
+    ``beside``: slots whose new task runs beside the old one until somebody decides: a canary's.
+    ``at_once``: how many slots may have a task that has not ended; None = all.
     """
 
     slots: Mapping[int, str]
@@ -49,6 +51,15 @@ class WantedService:
     exclusive: bool = False
     asked: int = 0
     asked_again: int = 0
+    beside: frozenset[int] = frozenset()
+    at_once: int | None = None
+
+    def without(self, slots: frozenset[int]) -> WantedService:
+        """Return it as if these slots were not wanted yet."""
+        if not slots:
+            return self
+        left = {slot: target for slot, target in self.slots.items() if slot not in slots}
+        return replace(self, slots=left)
 
     def behind(self, task: Replica) -> bool:
         """Say whether the task ended before it was asked for again, so that it counts no more."""
@@ -84,6 +95,7 @@ class SlotPlan:
     # slot -> why it stays empty; one whose task completed is not among them
     gave_up: Mapping[int, str] = field(default_factory=dict)
     wake: float | None = None
+    queued: frozenset[int] = frozenset()  # slots whose turn has not come, see at_once
 
 
 @dataclass(slots=True)
@@ -120,13 +132,37 @@ def reconcile_in_steps(
             out.keep.append(here[0].id)  # what _slot would say, as of nearly all
         else:
             _slot(wanted, slot, here, now, out)
+    queued = _queue(wanted, slots, out)
     return SlotPlan(
         create=tuple(out.create),
         stop=tuple(out.stop),
         keep=tuple(out.keep),
         gave_up=out.gave_up,
         wake=out.wake,
+        queued=queued,
     )
+
+
+def _queue(
+    wanted: WantedService, slots: Mapping[int, list[Replica]], out: _Draft
+) -> frozenset[int]:
+    """Take back what is to be created beyond ``at_once``; return the slots that wait their turn.
+
+    What takes the place of a task that is lost or moves goes first: its slot has begun. Whatever
+    still runs takes a turn, also where it is asked to go.
+    """
+    if wanted.at_once is None or not out.create:
+        return frozenset()
+    busy = {
+        slot
+        for slot, found in slots.items()
+        if any(not t.ended and not (t.lost and not t.awaited) for t in found)
+    }
+    turns = wanted.at_once - len(busy)
+    begun = [c for c in out.create if c.slot in busy]
+    fresh = sorted((c for c in out.create if c.slot not in busy), key=lambda c: c.slot)
+    out.create = [*begun, *fresh[: max(0, turns)]]
+    return frozenset(c.slot for c in fresh[max(0, turns) :])
 
 
 def _as_it_should_be(wanted: WantedService, task: Replica) -> bool:

@@ -48,6 +48,7 @@ class Replica:
     ended_at: float | None = None
     was_ready: bool = False
     has_run: bool = False  # a run was started at least once
+    after: bool = False  # it starts once the one it replaces has gone: no node takes both
     checked: bool = False  # it has a health check, its own or its image's
     unhealthy: bool = False  # the check failed as often as it may
     pending_since: float | None = None  # no node takes it

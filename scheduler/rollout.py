@@ -12,6 +12,9 @@ the last one stopped. One slot goes through::
 Withdrawing endpoints and waiting for acknowledgements belongs to whoever performs
 a stop (``orchestrator.control.planning.stopping``).
 
+A slot of ``WantedService.beside`` (a canary's) goes through staged, started, ready whatever the
+order, and keeps its old task until it is taken out of them.
+
 A new task without a health check keeps its place until it has run its monitor time: what
 starts and dies a moment later is to spoil one batch, not the service. A check that passed says
 enough by itself, and what replaces tasks that serve nobody puts nothing at stake. With
@@ -127,11 +130,12 @@ def advance_in_steps(
     total = len(slots)
     failed = [s for s in slots if updating and _failed(s, update, release)]
     updated = sum(1 for s in slots if _settled(s))
-    if failed and len(failed) / total > update.max_failure_ratio:
-        reason = f"{len(failed)} of {total} updated tasks failed"
+    if failed and len(failed) / (len(wanted.beside) or total) > update.max_failure_ratio:
+        what = "canary" if 0 < len(wanted.beside) < total else "updated"
+        reason = f"{len(failed)} of {len(wanted.beside) or total} {what} tasks failed"
         if update.failure_action != "continue":
             return Moves(state="failed", reason=reason, updated=updated, total=total)
-    width = update.parallelism or total
+    width = max(update.parallelism or total, len(wanted.beside))
     failing = {entry.slot for entry in failed}
     left = [s for s in slots if s.old or not _settled(s)]
     yield total // 2
@@ -159,6 +163,8 @@ def advance_in_steps(
                 wake.append(again)
             else:
                 _begin(wanted, entry, create, stop, gate=gate)
+        elif entry.slot in wanted.beside:
+            continue  # both stay until somebody decides
         elif entry.old and entry.new is not None and gate:
             proven = _proven_at(entry, update, release if updating else None)
             if proven > now:
@@ -285,7 +291,7 @@ def _proven_at(entry: _Slot, update: UpdateConfig, release: int | None) -> float
     ``release``: as for ``_pauses``. 0: nothing has to be waited for.
     """
     new = entry.new
-    if update.order != "start-first" or new is None or new.done or not entry.serves:
+    if update.order != "start-first" or new is None or new.after or new.done or not entry.serves:
         return 0.0
     unproven = new.ready and not new.checked and new.release == release
     return new.ready_since + update.monitor if unproven and new.ready_since is not None else 0.0
@@ -297,7 +303,7 @@ def _swap(entry: _Slot, update: UpdateConfig) -> list[StopTask]:
     if new is None:
         return []
     far = new.ready or new.done
-    if update.order == "stop-first":
+    if update.order == "stop-first" or new.after:
         far = far or new.state in (TaskState.PREPARED, TaskState.STARTING, TaskState.RUNNING)
     serving = any(t.ready for t in entry.old)
     if not far and not serving and new.state in (TaskState.PREPARED, TaskState.STARTING):

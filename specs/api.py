@@ -13,12 +13,17 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/stacks                        {"stacks": [StackRow]}
     GET    /v1/stacks/{stack}                StackDetail
     POST   /v1/stacks/{stack}/releases       Deploy -> ReleaseRow (idempotent by Deploy.key)
+    POST   /v1/stacks/{stack}/plan           Deploy -> Plan (specs.plans); nothing is written
     GET    /v1/stacks/{stack}/releases       {"releases": [ReleaseRow]}
+    GET    /v1/stacks/{stack}/history?service=&limit=  ReleaseHistory (specs.history)
+    GET    /v1/stacks/{stack}/diff?before=N&after=N  Diff (specs.history)
     GET    /v1/stacks/{stack}/progress?release=N     NDJSON of Progress; ends with the release
     DELETE /v1/stacks/{stack}?volumes=0|1&timeout=S  StackRow; then watch .../progress
     POST   /v1/stacks/{stack}/scale          Scale -> StackRow
     POST   /v1/stacks/{stack}/restart        Restart -> Restarted
     POST   /v1/stacks/{stack}/start          Start -> Started; then watch .../progress?release=N
+    GET    /v1/stacks/{stack}/rollout        RolloutStatus
+    POST   /v1/stacks/{stack}/rollout        Steer -> Steered; then watch .../progress?release=N
     POST   /v1/stacks/{stack}/stop           StopStack -> StackRow; all tasks shut down, stack kept
     GET    /v1/stacks/{stack}/tasks?all=&oneoffs=   {"tasks": [TaskRow]}
     POST   /v1/stacks/{stack}/runs           StartOneOff -> NDJSON of OneOffProgress (specs.oneoff)
@@ -49,6 +54,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from specs.base import Model
+from specs.made_by import MadeBy
 from specs.node import NodeFacts
 from specs.problems import Position
 from specs.stack import StackSpec, TaskSpec
@@ -105,6 +111,7 @@ class Deploy(Model):
     renew_volumes: bool = False  # what it makes anew begins with empty anonymous volumes
     no_recreate: bool = False  # what exists keeps its spec, only what is missing is made
     config_files: tuple[str, ...] = ()  # where the files lie on the client's machine
+    by: MadeBy = MadeBy()
 
 
 class Homeless(Model):
@@ -162,6 +169,12 @@ class Release(Model):
     updates: tuple[str, ...] | None = None
     # The task whose end or check failed it; empty: none did. None: an earlier version does not say.
     culprit: str | None = None
+    by: MadeBy = MadeBy()  # who made it, and why
+    paused: tuple[str, ...] = ()  # services of which no further slot is begun: `rollout pause`
+    promoted: tuple[str, ...] = ()  # services whose canary was found good: the others follow
+    # Of one that was rolled back: how far that is, and what is wrong with it.
+    back: Literal["", "going", "done", "failed"] = ""
+    back_reason: str = ""
 
     @property
     def over(self) -> bool:
@@ -195,6 +208,18 @@ class Release(Model):
         """Say whether tasks of the service may have been there to be replaced."""
         return self.updates is None or service in self.updates
 
+    def with_paused(self, services: Iterable[str]) -> Release:
+        """Return the release with these services paused, and no others."""
+        return self.model_copy(update={"paused": tuple(sorted(services))})
+
+    def with_promoted(self, services: Iterable[str]) -> Release:
+        """Return the release with these services' canaries found good, too."""
+        return self.model_copy(update={"promoted": tuple(sorted({*self.promoted, *services}))})
+
+    def with_back(self, how: Literal["going", "done", "failed"], reason: str = "") -> Release:
+        """Return a release that was rolled back with how far that is."""
+        return self.model_copy(update={"back": how, "back_reason": reason})
+
     def with_overrides(self, replicas: Mapping[str, int]) -> Release:
         """Return the release with other numbers for some services: they were scaled since."""
         if self.overrides is None:
@@ -205,6 +230,18 @@ class Release(Model):
         """Return the release with the digest of every service's image: it can be deployed."""
         update = {"images": dict(images)}
         return self.moved(ReleaseState.DEPLOYING).model_copy(update=update)
+
+
+class Standby(Model):
+    """Tasks of a service that run without traffic, by their spec's hash: see blue-green.
+
+    ``since``: when traffic left them, seconds since the epoch; 0: they have not had any yet.
+    ``until``: when they go.
+    """
+
+    hashes: tuple[str, ...] = ()
+    since: float = 0.0
+    until: float = 0.0
 
 
 StackDesired = Literal["up", "stopped", "removed"]
@@ -232,6 +269,7 @@ class Stack(Model):
     stopped_services: tuple[str, ...] = ()  # kept down while the stack is up, until asked for
     created: tuple[str, ...] = ()  # their tasks are made and let run only once asked for
     config_files: tuple[str, ...] = ()  # of the last `up`, on its machine
+    standby: dict[str, Standby] = Field(default_factory=dict)  # service -> what gets no traffic
     epoch: int = 0  # the controller's when the record was changed last
     generation: int = 0  # counts its changes
 
@@ -282,6 +320,13 @@ class Stack(Model):
         numbers = self.overrides if release.overrides is None else release.overrides
         scaled = self.model_copy(update={"overrides": dict(numbers)})
         return scaled.with_asked(release.starts, anew=release.again) if release.starts else scaled
+
+    def with_standby(self, service: str, standby: Standby | None) -> Stack:
+        """Return the stack with other tasks of a service without traffic; None: all get it."""
+        found = {name: one for name, one in self.standby.items() if name != service}
+        if standby is not None:
+            found[service] = standby
+        return self.model_copy(update={"standby": found})
 
     def with_config_files(self, files: tuple[str, ...]) -> Stack:
         """Return the stack whose files lie elsewhere."""
@@ -608,6 +653,7 @@ class ClusterRanges(Model):
 
 class Scale(Model):
     services: dict[str, int]
+    by: MadeBy = MadeBy()
 
 
 class Restart(Model):
@@ -615,6 +661,62 @@ class Restart(Model):
     timeout: float | None = None
     no_deps: bool = False  # not those that want to be restarted with them
     tasks: tuple[str, ...] = ()  # ids of single ones, which nobody follows
+
+
+class Steer(Model):
+    """What is to become of the stack's rollout; no services = all of them.
+
+    ``resume`` goes on with one that was paused or failed, ``abort`` goes back to what ran
+    before, ``promote`` goes on behind a canary.
+    """
+
+    key: str = Field(pattern=KEY)
+    action: Literal["pause", "resume", "abort", "promote"]
+    services: tuple[str, ...] = ()
+
+
+class Steered(Model):
+    """``release``: whose end is to be waited for; None: nothing has to be. ``message``: done."""
+
+    release: int | None = None
+    services: tuple[str, ...] = ()
+    message: str = ""
+
+
+class RolloutRow(Model):
+    """How far one service's rollout is; counts are of slots, times seconds since the epoch.
+
+    ``state``: waiting (has not begun), going, paused, canary (watched beside the old tasks),
+    standby (all new tasks are there, without traffic), done, failed, unchanged.
+    ``waits``: for what, in words; ``until``: when time alone ends that, 0 = it does not.
+    ``kept_until``: the tasks before them are kept until then, to go back to.
+    """
+
+    service: str
+    way: Literal["rolling", "canary", "blue-green"] = "rolling"
+    state: str = "unchanged"
+    updated: int = 0
+    total: int = 0
+    under_way: tuple[str, ...] = ()  # names of tasks
+    failed: int = 0
+    unavailable: int = 0
+    waits: str = ""
+    until: float = 0.0
+    kept: tuple[str, ...] = ()
+    kept_until: float = 0.0
+
+
+class RolloutStatus(Model):
+    """The newest release's rollout. ``back``: how far the way back is of one rolled back."""
+
+    stack: str
+    release: int = 0
+    state: str = ""
+    reason: str = ""
+    running: int = 0  # the release that ran well last
+    back: str = ""
+    back_reason: str = ""
+    services: tuple[RolloutRow, ...] = ()
 
 
 class Restarted(Model):
@@ -627,6 +729,7 @@ class Restarted(Model):
 class Start(Model):
     key: str = Field(pattern=KEY)  # the same key never makes two releases
     services: tuple[str, ...] = ()  # with what they depend on; empty = all
+    by: MadeBy = MadeBy()
 
 
 class Started(Model):

@@ -24,7 +24,7 @@ def copies(spec: StackSpec, overrides: Mapping[str, int]) -> dict[str, int]:
     return {
         name: overrides.get(name, service.replicas)
         for name, service in spec.services.items()
-        if service.mode != "global"
+        if not service.per_node
     }
 
 

@@ -83,10 +83,13 @@ class MoveVolume(Model):
 
     ``move``: begin one, ``to`` a node (name or id). ``cancel``: take back the one under way.
     ``confirm``: what the last one left goes. ``back``: what it left is the volume again.
+    ``along``: more volumes, which move with it as one; what moved as one is taken back,
+    confirmed and brought back as one.
     """
 
     act: Literal["move", "cancel", "confirm", "back"] = "move"
     to: str = ""
+    along: tuple[str, ...] = ()
 
 
 class MoveRow(Model):
@@ -134,6 +137,7 @@ class VolumeRow(Model):
     move: MoveRow | None = None
     kept: str = ""  # the node with the copy that the last move left
     moved: str = ""  # how the last move went that was not completed, in words
+    along: tuple[str, ...] = ()  # volumes that move with it now, or did and left a copy, too
 
 
 class Restored(Model):

@@ -39,14 +39,14 @@ def _pin(spec: StackSpec, service: ServiceSpec, mount: Mount) -> str:
         elsewhere_too = volume is not None and (
             volume.per_slot or volume.per_node or is_shared(volume.options)
         )
-        if elsewhere_too or service.mode == "global":  # of which each node has its own
+        if elsewhere_too or service.per_node:  # of which each node has its own
             return ""
         return f"volume {volume.name if volume is not None else source}"
     if mount.type != "bind":
         return ""
     if mount.relative:
         return f"path {source} of the machine with the file"
-    each = service.mode == "global" or "{{" in source  # another path for each task or node
+    each = service.per_node or "{{" in source  # another path for each task or node
     if mount.read_only or each or paths.never_made(source):
         return ""
     return f"path {source}, unless every node has it"

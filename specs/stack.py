@@ -17,7 +17,8 @@ from pydantic import Field
 
 from specs import templates
 from specs.base import Model
-from specs.patience import MONITOR
+from specs.patience import KEEP_OLD, MONITOR
+from specs.schedule import ScheduleSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,11 +33,12 @@ class Condition(StrEnum):
 
 
 class Dependency(Model):
-    """One edge of ``depends_on``."""
+    """One edge of ``depends_on``. ``deadline``: seconds it is waited for; 0 = the release's."""
 
     condition: Condition = Condition.STARTED
     restart: bool = False
     required: bool = True
+    deadline: float = 0.0
 
 
 class Healthcheck(Model):
@@ -290,8 +292,25 @@ class Placement(Model):
     max_replicas_per_node: int = 0
 
 
+class Canary(Model):
+    """New tasks beside the old ones, before the others are replaced.
+
+    ``replicas``: how many slots have one. ``promote``: when the others follow; ``manual``: when
+    somebody says so, ``after``: ``seconds`` after all of them served, ``healthy``: once all have
+    been ready for ``seconds`` without a break.
+    """
+
+    replicas: int = 1
+    promote: Literal["manual", "after", "healthy"] = "manual"
+    seconds: float = 0.0
+
+
 class UpdateConfig(Model):
-    """How tasks are replaced. ``parallelism`` 0 = all at once; durations in seconds."""
+    """How tasks are replaced. ``parallelism`` 0 = all at once; durations in seconds.
+
+    ``blue_green``: all new tasks come up beside the old ones without traffic, which then goes
+    over at once; the old ones stay ``keep_old`` seconds more.
+    """
 
     parallelism: int = 1
     delay: float = 0.0
@@ -299,6 +318,9 @@ class UpdateConfig(Model):
     failure_action: Literal["pause", "continue", "rollback"] = "pause"
     monitor: float = MONITOR
     max_failure_ratio: float = 0.0
+    canary: Canary | None = None
+    blue_green: bool = False
+    keep_old: float = KEEP_OLD
 
 
 class ServiceSpec(Model):
@@ -308,8 +330,9 @@ class ServiceSpec(Model):
     task: TaskSpec
     build: BuildSpec | None = None
     pull_policy: str = "missing"  # always | never | missing | build | daily | weekly | every_N
-    mode: Literal["replicated", "global"] = "replicated"
-    replicas: int = 1
+    mode: Literal["replicated", "global", "replicated-job", "global-job"] = "replicated"
+    replicas: int = 1  # of a replicated-job: how often it is to complete
+    max_concurrent: int | None = None  # of a replicated-job: tasks at a time; None = all
     container_name: str | None = None
     depends_on: dict[str, Dependency] = Field(default_factory=dict)
     placement: Placement = Placement()
@@ -318,6 +341,17 @@ class ServiceSpec(Model):
     endpoint_mode: Literal["vip", "dnsrr"] = "vip"
     attach: bool = True
     labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels: of no container
+    schedule: ScheduleSpec | None = None  # it stands not by: each due time begins a one-off
+
+    @property
+    def per_node(self) -> bool:
+        """Whether it has one task on each node it may be on, and not a number of them."""
+        return self.mode in ("global", "global-job")
+
+    @property
+    def is_job(self) -> bool:
+        """Whether its tasks are to complete: what did is done for this spec, and nothing serves."""
+        return self.mode in ("replicated-job", "global-job")
 
 
 class NetworkSpec(Model):

@@ -146,6 +146,9 @@ class Task(Model):
     misplaced: str = ""  # it stays although its node breaks its constraints: why
     admitted: str = ""  # the boot of its node in which it may start again, see TaskStatus.held
     fresh_volumes: bool = False  # it does not get the anonymous volumes of its slot: `up -V`
+    # Whatever the file's order is: it runs beside the one it replaces (a canary), or after it has
+    # gone (no node takes both).
+    turn: Literal["", "beside", "after"] = ""
     paused: bool = False  # wanted frozen, as `corral pause` asked
     addresses: dict[str, str] = Field(default_factory=dict)  # network id -> IPv4
     host_ports: dict[str, int] = Field(default_factory=dict)  # "80/tcp" -> chosen published port
@@ -184,6 +187,10 @@ class Task(Model):
     def with_reason(self, reason: str) -> Task:
         """Return the task with what it waits for before it may go on; empty: for nothing."""
         return self.model_copy(update={"pending_reason": reason})
+
+    def with_turn(self, turn: Literal["beside", "after"]) -> Task:
+        """Return the task, to run beside the one it replaces or after it."""
+        return self.model_copy(update={"turn": turn})
 
     def with_misplaced(self, reason: str) -> Task:
         """Return the task with why it is where its constraints forbid; empty: it is not."""

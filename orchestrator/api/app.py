@@ -20,6 +20,7 @@ from orchestrator.api import (
     archive,
     backups,
     events,
+    history,
     images,
     inside,
     logs,
@@ -28,6 +29,7 @@ from orchestrator.api import (
     objects,
     oneoffs,
     problems,
+    schedules,
     sent,
     stacks,
     state,
@@ -40,6 +42,7 @@ from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_
 from orchestrator.errors import Conflict
 from specs import api
 from specs.events import Event
+from specs.history import Diff, ReleaseHistory
 from specs.images import ImagesLeft, StackImages
 from specs.inside import (
     Copied,
@@ -70,6 +73,8 @@ from specs.objects import (
     VolumeRows,
 )
 from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff, TaskStreams
+from specs.plans import Plan
+from specs.schedule import ActOnSchedule, ScheduleActed, ScheduleRows
 from specs.sent import AskChunks, MissingChunks, PutChunks, SentFolder, SentTree
 from specs.task import Task
 
@@ -185,7 +190,38 @@ ROUTES: tuple[ApiRoute, ...] = (
         limit=LARGE,
         answer=api.ReleaseRow,
     ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/plan",
+        stacks.plan,
+        "What a release would do; nothing is written",
+        body=api.Deploy,
+        limit=LARGE,
+        answer=Plan,
+    ),
     ApiRoute("GET", "/v1/stacks/{stack}/releases", stacks.releases, "Releases", answer=Releases),
+    ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/history",
+        history.history,
+        "What each release changed, who made it and why",
+        answer=ReleaseHistory,
+        query=(
+            QueryField("service", text="only releases that changed it"),
+            QueryField("limit", "integer", text="so many, the newest"),
+        ),
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/diff",
+        history.diff,
+        "What differs between two releases",
+        answer=Diff,
+        query=(
+            QueryField("before", "integer", text="a release; without it the last two"),
+            QueryField("after", "integer", text="another one; without it what runs"),
+        ),
+    ),
     ApiRoute(
         "GET",
         "/v1/stacks/{stack}/progress",
@@ -225,6 +261,21 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Start what does not run, as it was",
         body=api.Start,
         answer=api.Started,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/rollout",
+        stacks.rollout,
+        "How far the newest release's rollout is",
+        answer=api.RolloutStatus,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/rollout",
+        stacks.steer,
+        "Pause a rollout, go on with it, take it back, promote a canary",
+        body=api.Steer,
+        answer=api.Steered,
     ),
     ApiRoute(
         "POST",
@@ -274,6 +325,22 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Stop one-offs, or remove those that have ended",
         body=ActOnOneOffs,
         answer=ActedOn,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/schedules",
+        schedules.schedules,
+        "What runs by a schedule, when it is due next, and what came of it",
+        answer=ScheduleRows,
+        query=(QueryField("stack", text="only of this stack"),),
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/schedules/{service}",
+        schedules.act,
+        "Begin an iteration now, or have none begin by itself",
+        body=ActOnSchedule,
+        answer=ScheduleActed,
     ),
     ApiRoute(
         "GET",

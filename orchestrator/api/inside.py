@@ -107,7 +107,7 @@ def _asked(parts: ApiParts, request: web.Request) -> tuple[str, list[Task]]:
 def _running(cluster: Mirror, stack: str, services: Sequence[str]) -> list[Task]:
     """Return the stack's tasks that have a process, in the order of ``ps``. Raises NotFound."""
     asked, ids = named.single(cluster, stack, services)
-    mine = [task for task in cluster.tasks.values() if task.stack == stack]
+    mine = list(cluster.tasks_of(stack))
     mine += [one.task for one in cluster.oneoffs.values() if one.id in ids]
     running = (
         task

@@ -28,7 +28,7 @@ def _row(task: Task, *, oneoff: bool = False) -> dict[str, Any]:
 
 
 def _rows(cluster: Mirror, stack: str) -> list[dict[str, Any]]:
-    mine = [_row(task) for task in cluster.tasks.values() if task.stack == stack]
+    mine = [_row(task) for task in cluster.tasks_of(stack)]
     ones = [one for one in cluster.oneoffs.values() if one.stack == stack and one.shown]
     return mine + [_row(one.task, oneoff=True) for one in ones]
 

@@ -11,6 +11,8 @@ from orchestrator.control.mirror import times
 from orchestrator.control.mirror.released import spec_in_force, task_spec
 from orchestrator.control.mirror.serving import is_ready, serving
 from orchestrator.control.telling.words import (
+    is_complete,
+    job_words,
     service_counts,
     stack_status,
     tied,
@@ -43,9 +45,7 @@ def stack_row(cluster: Mirror, stack: Stack) -> StackRow:
         tasks=detail.tasks,
         reason=detail.reason,
         orphans=tuple(row.name for row in detail.services if row.carried == "orphan"),
-        containers=container_counts(
-            cluster, [task for task in cluster.tasks.values() if task.stack == stack.name]
-        ),
+        containers=container_counts(cluster, cluster.tasks_of(stack.name)),
         config_files=stack.config_files,
     )
 
@@ -88,13 +88,13 @@ def container_state(task: Task) -> str:
 
 def stack_detail(cluster: Mirror, stack: Stack) -> StackDetail:
     release = cluster.releases.get((stack.name, stack.release))
-    tasks = [task for task in cluster.tasks.values() if task.stack == stack.name]
+    tasks = list(cluster.tasks_of(stack.name))
     services = service_rows(cluster, stack, tasks)
     ready = sum(min(row.ready, row.replicas) for row in services)
     wanted = sum(row.replicas for row in services)
     return StackDetail(
         name=stack.name,
-        status=stack_status(stack, release, complete=ready >= wanted),
+        status=stack_status(stack, release, complete=is_complete(cluster, stack, tasks)),
         release=stack.release,
         running=stack.running,
         tasks=f"{ready}/{wanted}",
@@ -210,7 +210,7 @@ def missing(cluster: Mirror, stack: Stack, tasks: Iterable[Task], now: float) ->
     """Return what ``ps`` tells of replicas that ended and have none in their place.
 
     It lists what is there, as Compose does; a service that misses replicas is told of all the
-    same. What completed, was stopped, or is not wanted any more is missed by nobody.
+    same, and how far a job is. What completed, was stopped, or is not wanted is missed by nobody.
     """
     if stack.desired != "up":
         return ()
@@ -225,13 +225,13 @@ def missing(cluster: Mirror, stack: Stack, tasks: Iterable[Task], now: float) ->
         spec = spec_in_force(cluster, stack)
         known = spec.services.get(service) if spec is not None else None
         _, wanted = counts.get(service, (0, 0))
-        if known is None or (known.mode != "global" and slot > wanted) or not wanted:
+        if known is None or (not known.per_node and slot > wanted) or not wanted:
             continue
         if last.state in _BROKEN and last.desired in WANTED:
             text = words_of(cluster, last, now).text
             help_ = f"corral start {service} starts it again, ps -a shows it"
             found.append(f"{last.name} is missing: {text} ({help_})")
-    return tuple(found)
+    return (*job_words(cluster, stack, mine), *found)
 
 
 def port_text(port: Port, chosen: Mapping[str, int]) -> str:
@@ -289,9 +289,7 @@ def _node_fields(cluster: Mirror, node: Node, now: float) -> dict[str, Any]:
         "availability": "removing" if node.removing else node.availability,
         "address": node.address,
         "labels": node.labels,
-        "tasks": sum(
-            task.node == node.id and task.state not in FINAL for task in cluster.tasks.values()
-        ),
+        "tasks": sum(task.state not in FINAL for task in cluster.tasks_on(node.id)),
         "cpus": node.facts.cpus,
         "memory": node.facts.memory,
         "version": node.facts.agent_version,

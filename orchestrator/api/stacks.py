@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.api import named, rows, streams
 from orchestrator.api.answers import Releases, Stacks, Tasks
+from orchestrator.api.caller import made_by
 from orchestrator.api.routes import flag, number
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import NotFound
@@ -21,15 +22,20 @@ if TYPE_CHECKING:
         ReleaseRow,
         Restart,
         Restarted,
+        RolloutStatus,
         Scale,
         Stack,
         StackDetail,
         StackRow,
         Start,
         Started,
+        Steer,
+        Steered,
         StopStack,
     )
     from specs.inside import ForgetTasks
+    from specs.made_by import MadeKind
+    from specs.plans import Plan
 
 
 def find(parts: ApiParts, request: web.Request) -> Stack:
@@ -57,7 +63,13 @@ async def stack(parts: ApiParts, request: web.Request, _: None) -> StackDetail:
 
 
 async def deploy(parts: ApiParts, request: web.Request, body: Deploy) -> ReleaseRow:
-    return await parts.control.deploy(request.match_info["stack"], body)
+    kind: MadeKind = "create" if body.no_start else "up"
+    asked = body.model_copy(update={"by": await made_by(request, body.by, kind)})
+    return await parts.control.deploy(request.match_info["stack"], asked)
+
+
+async def plan(parts: ApiParts, request: web.Request, body: Deploy) -> Plan:
+    return await parts.control.plan(request.match_info["stack"], body)
 
 
 async def releases(parts: ApiParts, request: web.Request, _: None) -> Releases:
@@ -86,7 +98,8 @@ async def remove(parts: ApiParts, request: web.Request, _: None) -> StackRow:
 
 async def scale(parts: ApiParts, request: web.Request, body: Scale) -> ScaledRow:
     before = find(parts, request)
-    done = await parts.control.scale(before.name, body.services)
+    by = await made_by(request, body.by, "scale")
+    done = await parts.control.scale(before.name, body.services, by)
     row = after(parts, before)
     return ScaledRow(**dict(row), warnings=done.warnings, started=done.started)
 
@@ -101,7 +114,18 @@ async def restart(parts: ApiParts, request: web.Request, body: Restart) -> Resta
 async def start(parts: ApiParts, request: web.Request, body: Start) -> Started:
     stack = find(parts, request).name
     services = named.whole(parts.cluster, stack, body.services, "start")
-    return await parts.control.start(stack, body.model_copy(update={"services": services}))
+    by = await made_by(request, body.by, "start")
+    asked = body.model_copy(update={"services": services, "by": by})
+    return await parts.control.start(stack, asked)
+
+
+async def rollout(parts: ApiParts, request: web.Request, _: None) -> RolloutStatus:
+    return parts.control.rollout(find(parts, request).name)
+
+
+async def steer(parts: ApiParts, request: web.Request, body: Steer) -> Steered:
+    await parts.control.arrived(request.match_info["stack"])
+    return await parts.control.steer(find(parts, request).name, body)
 
 
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:
@@ -124,7 +148,7 @@ async def forget(parts: ApiParts, request: web.Request, body: ForgetTasks) -> Fo
 async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:
     found_stack = find(parts, request)
     name = found_stack.name
-    mine = [task for task in parts.cluster.tasks.values() if task.stack == name]
+    mine = list(parts.cluster.tasks_of(name))
     now = parts.clock.wall()
     every = flag(request, "all")
     shown = rows.shown_tasks(mine, every=every)
@@ -132,6 +156,14 @@ async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:
     if every and flag(request, "oneoffs"):  # who counts replicas is not to see them
         oneoffs = rows.shown_oneoffs(parts.cluster, name)
         found += [rows.oneoff_row(parts.cluster, one, now=now) for one in oneoffs]
+    if not every:  # what runs by a schedule is a one-off to nodes, and part of the stack to people
+        going = {o.task for r in parts.cluster.schedules.values() for o in r.going}
+        ones = rows.shown_oneoffs(parts.cluster, name)
+        found += [
+            rows.oneoff_row(parts.cluster, one, now=now)
+            for one in ones
+            if one.id in going and not one.over
+        ]
     missing = () if every else rows.missing(parts.cluster, found_stack, mine, now)
     return Tasks(tasks=tuple(found), missing=missing, undecided=parts.superseded())
 

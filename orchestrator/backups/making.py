@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.backups import contents, envelope, keeping
-from orchestrator.backups.schedule import Cron
 from orchestrator.errors import Invalid, RequestError, Unavailable
 from orchestrator.keys.vault import Broken
 from orchestrator.store import keys
@@ -33,6 +32,7 @@ from orchestrator.store.base import Compare, Delete, Put, StoreError
 from specs.api import BackupStatus
 from specs.kit import versions
 from specs.kit.amounts import span
+from specs.kit.cron import Cron
 from specs.kit.disk import make_folder, sync, write_file
 from specs.kit.errnos import in_words
 from specs.kit.failpoints import reached

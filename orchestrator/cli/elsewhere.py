@@ -45,7 +45,6 @@ WORDS: dict[str, str] = {
     "container start": "corral start SERVICE",
     "container restart": "corral restart SERVICE",
     "container kill": "corral kill SERVICE",
-    "diff": "corral exec SERVICE sh shows what is in a container",
     "rename": "a container's name follows its service, or container_name: in the file",
     "update": _UPDATE,
     # Docker: images
@@ -63,7 +62,6 @@ WORDS: dict[str, str] = {
     "save": "nodes get images from each other: corral up",
     "load": "nodes get images from each other: corral up",
     "import": "an image comes from a Dockerfile: corral up -d --build",
-    "history": "corral config --images --resolve-image-digests",
     "search": "image: in the file names what corral up fetches",
     "builder": "corral up -d --build",
     "buildx": "corral up -d --build",

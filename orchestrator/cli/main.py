@@ -38,7 +38,19 @@ All commands: corral --help. One command: corral COMMAND --help.
 
 # Everywhere else flags may stand between a command's words.
 NOT_MIXED = registry.PASSED_ON | {
-    *("backup", "context", "exec", "network", "node", "run", "secret", "state", "volume"),
+    *(
+        "backup",
+        "context",
+        "exec",
+        "network",
+        "node",
+        "rollout",
+        "run",
+        "schedule",
+        "secret",
+        "state",
+        "volume",
+    ),
 }
 
 

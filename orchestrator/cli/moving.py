@@ -26,24 +26,29 @@ INTERRUPTED = 130
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
-    """Have a volume moved, or its move taken back or confirmed."""
+    """Have volumes moved as one, or their move taken back or confirmed."""
     acts = [act for act in ("cancel", "confirm", "back") if getattr(args, act)]
-    act, name = acts[0] if acts else "move", args.name
-    path = f"/v1/volumes/{quote(name)}"
-    body = {"act": act, "to": args.to or ""}
-    row = session.client.request("POST", f"{path}/move", body=body)
+    act, (name, *others) = acts[0] if acts else "move", args.names
+    body = {"act": act, "to": args.to or "", "along": others}
+    row = session.client.request("POST", f"{_path(name)}/move", body=body)
     if args.detach:
         return 0
+    # What moves as one is answered for as one, however many of them were named.
+    names = dict.fromkeys((name, *others, *row.get("along", ())))
     try:
-        row = _ended(session, path, row)
+        rows = [_ended(session, one) for one in names]
     except KeyboardInterrupt:
         said.tell(f"the move goes on: corral volume move --cancel {name} takes it back")
         return INTERRUPTED
-    return _told(act, name, row)
+    return max(_told(act, row) for row in rows)
 
 
-def _told(act: str, name: str, row: dict[str, Any]) -> int:
-    node, kept = row["node"], row.get("kept")
+def _path(name: str) -> str:
+    return f"/v1/volumes/{quote(name)}"
+
+
+def _told(act: str, row: dict[str, Any]) -> int:
+    name, node, kept = row["name"], row["node"], row.get("kept")
     if act == "confirm":
         said.tell(f"volume {name} stays on {node}; what was kept of it goes once its node answers")
         return 0
@@ -63,17 +68,18 @@ def _told(act: str, name: str, row: dict[str, Any]) -> int:
     return 0
 
 
-def _ended(session: Invocation, path: str, row: dict[str, Any]) -> dict[str, Any]:
+def _ended(session: Invocation, name: str) -> dict[str, Any]:
     """Return the row once nothing of a move is under way."""
     shown = ""
-    while move := row.get("move"):
+    while True:
+        row: dict[str, Any] = session.client.get(_path(name), patience=AWAY)
+        if not (move := row.get("move")):
+            return row
         words = move_words(move)
         if words != shown and sys.stderr.isatty():
-            said.tell(f"volume {row['name']} {words}")
+            said.tell(f"volume {name} {words}")
             shown = words
         time.sleep(LOOK)
-        row = session.client.get(path, patience=AWAY)
-    return row
 
 
 def move_words(move: Mapping[str, Any]) -> str:

@@ -27,28 +27,38 @@ from orchestrator.control.deploy.oneoff_image import image_of
 from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.figures import LoopFigures
+from orchestrator.control.forecast.making import Seen, forecast
 from orchestrator.control.leases import Leases
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
 from orchestrator.control.mirror.exclusive import ExclusiveTasks
 from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
 from orchestrator.control.mirror.observed import Observed
-from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.notices import Notices
-from orchestrator.control.planning import ingest, moving, releases, removal, stacks
+from orchestrator.control.planning import (
+    ingest,
+    move_requests,
+    releases,
+    removal,
+    schedules,
+    stacks,
+)
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
-from orchestrator.control.telling import objects
+from orchestrator.control.telling import objects, rollouts
 from orchestrator.control.telling.journal import EventJournal, told
 from orchestrator.control.telling.progress import Streams
+from orchestrator.control.telling.schedules import schedule_row
 from orchestrator.control.turns import TURN, in_turns
 from orchestrator.control.wanted import Outgoing
 from orchestrator.store.base import StoreUnavailable
 from specs.api import ProblemRow
 from specs.events import Event
 from specs.kit.loading import load
+from specs.made_by import MadeBy
 from specs.objects import ContentRows, NetworkRows, VolumeRows
 from specs.oneoff import OneOffProgress
+from specs.schedule import ScheduleActed
 from specs.states import ReleaseState
 from specs.wire import HEARTBEAT
 
@@ -67,14 +77,19 @@ if TYPE_CHECKING:
         Rescaled,
         Restart,
         Restarted,
+        RolloutStatus,
         Start,
         Started,
+        Steer,
+        Steered,
     )
     from specs.inside import Forgotten, Paused
     from specs.kit.clock import Clock
     from specs.kit.metrics import Family
     from specs.objects import MadeObject, MakeObject, MoveVolume, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
+    from specs.plans import Plan
+    from specs.schedule import ActOnSchedule
     from specs.wire import Hello, NodeSelf, Objects, Report
 
 log = logging.getLogger(__name__)
@@ -339,10 +354,7 @@ class ControlLoop:
             if reason:
                 releases.fail(pass_, current, reason)
                 return
-            pass_.draft.put(RELEASES, releases.deploying(pass_, current, images))
-            stack = self._cluster.stacks.get(release.stack)
-            if stack is not None and stack.desired == "up":
-                pass_.draft.put(STACKS, stack.begun(current))
+            releases.begin(pass_, current, images)
 
         await self._write(change)
 
@@ -382,14 +394,24 @@ class ControlLoop:
             async with self._turn():
                 return await self._commands.deploy(stack, request, listening, same)
 
+    async def plan(self, stack: str, request: Deploy) -> Plan:
+        listening = await listening_now(self._cluster, self._agents, request)
+        await load(GRAPHS)
+        seen = Seen(self._cluster, self._observed, self._specs, brake=self._health.brake())
+        return await forecast(
+            seen, self._store, self._agents, self._sealer, self._clock, stack, request, listening
+        )
+
     async def arrived(self, stack: str) -> None:
         """Wait for what was deployed before: a `down` right after an `up` is about that, too."""
         async with self._arrivals.setdefault(stack, asyncio.Lock()):
             pass
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(
+        self, stack: str, services: Mapping[str, int], by: MadeBy | None = None
+    ) -> Rescaled:
         async with self._turn():
-            return await self._commands.scale(stack, services)
+            return await self._commands.scale(stack, services, by or MadeBy())
 
     async def restart(self, stack: str, request: Restart) -> Restarted:
         async with self._turn():
@@ -398,6 +420,14 @@ class ControlLoop:
     async def start(self, stack: str, request: Start) -> Started:
         async with self._turn():
             return await self._commands.start(stack, request)
+
+    async def steer(self, stack: str, asked: Steer) -> Steered:
+        async with self._turn():
+            return await self._commands.steer(stack, asked)
+
+    def rollout(self, stack: str) -> RolloutStatus:
+        rows = self._observed.rollouts.get(stack, ())
+        return rollouts.status(self._cluster, self._cluster.stacks[stack], rows)
 
     async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
         async with self._turn():
@@ -441,7 +471,7 @@ class ControlLoop:
 
     async def move(self, name: str, request: MoveVolume) -> None:
         await load(GRAPHS)
-        await self._write(lambda pass_: moving.ask(pass_, name, request))
+        await self._write(lambda pass_: move_requests.ask(pass_, name, request))
 
     def contents(self, *, secret: bool) -> ContentRows:
         return ContentRows(contents=objects.content_rows(self._cluster, secret=secret))
@@ -481,6 +511,21 @@ class ControlLoop:
     async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
         async with self._turn():
             return await self._commands.act_on_oneoffs(stack, request)
+
+    async def act_on_schedule(
+        self, stack: str, service: str, request: ActOnSchedule
+    ) -> ScheduleActed:
+        await load(GRAPHS)
+        number = 0
+
+        def change(pass_: Pass) -> None:
+            nonlocal number
+            number = schedules.act(pass_, stack, service, request)
+
+        await self._write(change)
+        self._notices.again({stack})
+        record = self._cluster.schedules[stack, service]
+        return ScheduleActed(schedule=schedule_row(record, now=self._clock.wall()), number=number)
 
     async def extend(self, text: str) -> tuple[str, ...]:
         async with self._turn():

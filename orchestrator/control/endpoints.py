@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.effective import gateway_key
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.placed import spec_there
-from orchestrator.control.mirror.serving import SHOWN, answers, comes_back, is_leaving
+from orchestrator.control.mirror.serving import (
+    SHOWN,
+    answers,
+    comes_back,
+    is_leaving,
+    stands_by,
+)
 from orchestrator.control.oneoff_endpoints import aliases_on, joined, ports_through
 from specs.wire import Endpoint, ServiceEndpoints
 
@@ -136,11 +142,20 @@ class Endpoints:
                     known[network, doubting] = joined(made, found, self.network_of)
 
     def _answering(self, tasks: list[Task], *, doubting: bool) -> frozenset[str]:
-        """Return which of a service's tasks get traffic.
+        """Return which of a service's tasks get traffic: none of a job's.
 
         One whose node still has to show that it stays is better than none at all.
         """
-        shown = [t for t in tasks if not is_leaving(t) and t.state in SHOWN]
+        newest = max(tasks, key=lambda task: task.release, default=None)
+        if newest is not None:
+            effective = self._specs.of(newest.stack, newest.release, newest.service)
+            if effective is not None and effective.service.is_job:
+                return frozenset()
+        shown = [
+            t
+            for t in tasks
+            if not is_leaving(t) and t.state in SHOWN and not stands_by(self._cluster, t)
+        ]
         found = frozenset(t.id for t in shown if answers(self._cluster, t, doubting=doubting))
         return found or frozenset(t.id for t in shown if comes_back(self._cluster, t))
 
@@ -150,7 +165,8 @@ class Endpoints:
         vip = self._cluster.vips.get(network, {}).get((stack, service))
         ports: tuple[Port, ...] = ()
         aliases: set[str] = set()
-        newest = max((t.release for t in tasks), default=0)
+        serving = [t for t in tasks if not stands_by(self._cluster, t)]
+        newest = max((t.release for t in serving or tasks), default=0)
         effective = self._specs.of(stack, newest, service) if newest else None
         endpoints = []
         specs: dict[int, Effective | None] = {}  # by release
@@ -212,4 +228,5 @@ class Endpoints:
 
 
 def _wants_vip(effective: Effective | None) -> bool:
-    return effective is None or effective.service.endpoint_mode == "vip"
+    service = effective.service if effective is not None else None
+    return service is None or (service.endpoint_mode == "vip" and not service.is_job)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.control.mirror.serving import serving
 from specs.kit.metrics import Family, Histogram, by, counter, gauge
 from specs.states import FINAL, NodeStatus, ReleaseState, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.keys.identity import ClusterRecord
     from specs.task import Task
@@ -73,6 +75,7 @@ def figures(cluster: Cluster, identity: ClusterRecord, *, version: str) -> list[
         gauge("corral_tasks_unplaced", "Tasks that wait for a node", len(cluster.unplaced)),
         _of_services("corral_service_ready", "Ready tasks", ready),
         _of_services("corral_service_restarts", "Restarts of its present tasks", restarts),
+        *_schedules(cluster),
         Family(
             "corral_node_ready",
             "gauge",
@@ -85,14 +88,49 @@ def figures(cluster: Cluster, identity: ClusterRecord, *, version: str) -> list[
     ]
 
 
+def _schedules(cluster: Cluster) -> list[Family]:
+    """Return what to be alarmed by: when a schedule's work was done last, and how often not."""
+    of = cluster.schedules
+    names = ("corral_schedule_failures_total", "corral_schedule_skipped_total")
+    return [
+        _of_services(
+            "corral_schedule_last_success_timestamp_seconds",
+            "When an iteration completed last, 0 = none did",
+            {key: one.succeeded_at for key, one in of.items()},
+        ),
+        _of_services(
+            names[0],
+            "Iterations that failed, were late or lost",
+            {key: one.failed for key, one in of.items()},
+            "counter",
+        ),
+        _of_services(
+            names[1],
+            "Due times that passed without an iteration",
+            {key: one.skipped for key, one in of.items()},
+            "counter",
+        ),
+        _of_services(
+            "corral_schedule_running",
+            "Iterations that have not ended",
+            {key: len(one.going) for key, one in of.items()},
+        ),
+    ]
+
+
 def _ready(cluster: Cluster, node: str) -> bool:
     condition = cluster.conditions.get(node)
     return condition is not None and condition.status is NodeStatus.READY
 
 
-def _of_services(name: str, text: str, values: dict[tuple[str, str], int]) -> Family:
+def _of_services(
+    name: str,
+    text: str,
+    values: Mapping[tuple[str, str], float],
+    kind: Literal["gauge", "counter"] = "gauge",
+) -> Family:
     samples = tuple(
         ("", {"stack": stack, "service": service}, float(value))
         for (stack, service), value in sorted(values.items())
     )
-    return Family(name, "gauge", text, samples)
+    return Family(name, kind, text, samples)

@@ -144,7 +144,7 @@ class Notices:
             spec = newest_spec(cluster, stack)
             settled = release is not None and release.over and stack.desired == "up"
             services = spec.services.values() if spec is not None else ()
-            if not settled or any(service.mode == "global" for service in services):
+            if not settled or any(service.per_node for service in services):
                 found.add(name)
         return found
 
@@ -168,6 +168,7 @@ class Notices:
         elif kind is STACKS and isinstance(model, Stack):
             self.again({model.name})
             self._nodes |= self._holders(model, old)
+            self._changed_over(model, old)
             if self._nodes:
                 self._schedule()
             self._tell_stack(model, gone=new is None)
@@ -216,6 +217,15 @@ class Notices:
             return set(self._cluster.nodes)  # any may have what its tasks left
         tasks = self._cluster.by_stack.get(stack.name, {}).values()
         return {task.node for task in tasks if task.node is not None}
+
+    def _changed_over(self, stack: Stack, old: Model | None) -> None:
+        """Have all that see a service told where its traffic goes to other tasks."""
+        before = old.standby if isinstance(old, Stack) else {}
+        moved = {n for n in {*before, *stack.standby} if before.get(n) != stack.standby.get(n)}
+        for task in self._cluster.by_stack.get(stack.name, {}).values() if moved else ():
+            if task.service in moved:
+                self._out.forget_service(task.stack, task.service, task.addresses)
+                self._networks |= task.addresses.keys()
 
     def _release(self, release: Release) -> None:
         if release.stack in self._cluster.stacks:

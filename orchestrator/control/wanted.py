@@ -250,7 +250,7 @@ class Outgoing:
             known = self._slots.get(name)
             if known is None or known[0] is not stack or known[1] is not spec:
                 counts = {
-                    key: EVERY_NODE if service.mode == "global" else copies(stack, service)
+                    key: EVERY_NODE if service.per_node else copies(stack, service)
                     for key, service in spec.services.items()
                 }
                 known = self._slots[name] = (stack, spec, StackSlots(services=counts))

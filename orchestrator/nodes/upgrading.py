@@ -133,8 +133,8 @@ def _running(count: int) -> str:
 def processes(cluster: Mirror, node_id: str) -> dict[str, tuple[str, int]]:
     """Return the containers that run on a node, as it said last: task -> name, pid."""
     found = {}
-    for task in cluster.tasks.values():
+    for task in cluster.tasks_on(node_id):
         run = task.status.run
-        if task.node == node_id and task.state not in FINAL and run is not None and run.alive:
+        if task.state not in FINAL and run is not None and run.alive:
             found[task.id] = (task.name, run.pid)
     return found

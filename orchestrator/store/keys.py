@@ -12,6 +12,7 @@ RELEASES = "/releases/"
 PARTS = "/parts/"  # content-addressed: StackSpec JSON by hash
 TASKS = "/tasks/"
 ONEOFFS = "/oneoffs/"
+SCHEDULES = "/schedules/"
 NODES = "/nodes/"
 NETWORKS = "/networks/"
 BLOCKS = "/blocks/"
@@ -43,6 +44,10 @@ def task(stack: str, task_id: str) -> str:
 
 def oneoff(stack: str, task_id: str) -> str:
     return f"{ONEOFFS}{stack}/{task_id}"
+
+
+def schedule(stack: str, service: str) -> str:
+    return f"{SCHEDULES}{stack}/{service}"
 
 
 def node(node_id: str) -> str:

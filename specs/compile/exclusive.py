@@ -27,7 +27,7 @@ def exclusive(path: str, raw: Json, verdicts: Verdicts) -> bool:
     ):
         if count is not None and str(count).isdigit() and int(count) > 1:
             verdicts.refuse(key, f"an exclusive service has one copy, not {count}", "write 1")
-    if deploy.get("mode") == "global":
+    if deploy.get("mode") in ("global", "global-job"):
         verdicts.refuse(
             f"{path}.deploy.mode",
             "an exclusive service has one copy, not one on every node",

@@ -146,7 +146,8 @@ def _edge(raw: Json, other: str) -> Json:
 
 
 def _is_global(services: Json, name: str) -> bool:
-    return mapping(mapping(services[name]).get("deploy")).get("mode") == "global"
+    mode = mapping(mapping(services[name]).get("deploy")).get("mode")
+    return mode in ("global", "global-job")
 
 
 def _placement(services: Json, name: str) -> Json:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
-from specs.compile import machine, pairs, security
+from specs.compile import jobs, machine, pairs, schedules, security
 from specs.compile.exclusive import exclusive
 from specs.compile.hooks import hooks
 from specs.compile.mounts import MountCompiler
+from specs.compile.rollouts import depends_deadlines, strategy
 from specs.compile.values import (
     cores,
     exposed,
@@ -89,23 +90,21 @@ class ServiceCompiler:
         deploy = mapping(raw.get("deploy"))
         extension = mapping(raw.get("x-corral"))
         self.verdicts.unknown_extensions(extension, f"{path}.x-corral")
-        mode = deploy.get("mode") or None
-        if mode not in (None, "replicated", "global"):
-            self.verdicts.refuse(
-                f"{path}.deploy.mode",
-                f"mode {mode} is not available",
-                "use replicated with `restart: no` for one-off work",
-            )
-            mode = None
+        mode = self._one_of(f"{path}.deploy.mode", deploy, ServiceSpec)
+        if jobs.is_job(mode):
+            jobs.check(path, raw, self.verdicts)
         replicas = raw.get("scale")
         if replicas is None:
             replicas = deploy.get("replicas")
+        schedule = schedules.schedule(path, raw, self.verdicts)
         image = raw.get("image") or ""
         build = self._build(path, raw.get("build"))
         if not image and build is not None:
             image = built_name(self.stack, name)
         elif build is not None and not reference_fault(image) and (why := tag_fault(image)):
             self.verdicts.refuse(f"{path}.image", why, "write the name without its digest")
+        deadlines = depends_deadlines(path, raw, self.verdicts)
+        ways = strategy(path, raw, self.verdicts)
         return ServiceSpec(
             name=name,
             task=self._task(path, raw, deploy, image, lent),
@@ -117,13 +116,18 @@ class ServiceCompiler:
                         condition=edge.get("condition"),
                         restart=edge.get("restart"),
                         required=edge.get("required"),
+                        deadline=deadlines.get(other),
                     )
                 )
                 for other, edge in mapping(raw.get("depends_on")).items()
             },
             placement=placement(mapping(deploy.get("placement"))),
-            update=self._update(
-                mapping(deploy.get("update_config")), f"{path}.deploy.update_config"
+            update=jobs.UPDATE
+            if jobs.is_job(mode)
+            else self._update(
+                mapping(deploy.get("update_config")),
+                f"{path}.deploy.update_config",
+                ways,
             ),
             rollback=self._update(
                 mapping(deploy.get("rollback_config")), f"{path}.deploy.rollback_config"
@@ -133,7 +137,9 @@ class ServiceCompiler:
             **given(
                 pull_policy=raw.get("pull_policy") or None,
                 mode=mode,
-                replicas=None if replicas is None else int(replicas),
+                replicas=schedules.replicas(schedule, replicas),
+                schedule=schedule,
+                max_concurrent=jobs.max_concurrent(path, mode, extension, self.verdicts),
                 endpoint_mode=self._one_of(f"{path}.deploy.endpoint_mode", deploy, ServiceSpec),
             ),
         )
@@ -181,7 +187,7 @@ class ServiceCompiler:
             ports=self._ports(path, raw.get("ports") or []),
             expose=self._expose(path, raw.get("expose") or []),
             healthcheck=self._healthcheck(path, raw.get("healthcheck")),
-            restart=self._restart(path, raw, deploy),
+            restart=jobs.restart(raw, self._restart(path, raw, deploy)),
             resources=self._resources(raw, deploy),
             stop_signal=raw.get("stop_signal"),
             init=bool(raw.get("init")),
@@ -467,7 +473,7 @@ class ServiceCompiler:
             **given(dockerfile=raw.get("dockerfile") or None),
         )
 
-    def _update(self, raw: Json, path: str) -> UpdateConfig:
+    def _update(self, raw: Json, path: str, more: Json | None = None) -> UpdateConfig:
         parallelism = raw.get("parallelism")
         return UpdateConfig(
             **given(
@@ -477,5 +483,6 @@ class ServiceCompiler:
                 failure_action=self._one_of(f"{path}.failure_action", raw, UpdateConfig),
                 monitor=self.verdicts.duration(raw, f"{path}.monitor"),
                 max_failure_ratio=float(raw.get("max_failure_ratio") or 0.0) or None,
-            )
+            ),
+            **(more or {}),
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from specs import bounds, shares, templates
-from specs.compile import addresses, limits, naming, pairs
+from specs.compile import addresses, limits, naming, pairs, schedules
 from specs.compile.security import LEVELS
 from specs.compile.service import ServiceCompiler
 from specs.compile.values import given, mapping, number, texts
@@ -82,6 +82,7 @@ class _Compiler:
         )
         self.verdicts.unknown_extensions(extension, "x-corral")
         self._bounds(spec)
+        schedules.check_edges(spec, self.verdicts)
         self._cross_checks(spec)
         addresses.check(self.project, self.verdicts)
         if self.findings.errors:
@@ -245,7 +246,7 @@ class _Compiler:
                             f"a path of the node is not allowed at x-corral.security: {level}",
                             f"{service.name} mounts it; use a volume without driver_opts",
                         )
-            if service.mode == "global":
+            if service.per_node:
                 for name in sorted(volumes & spec.volumes.keys()):
                     if templates.SLOT in templates.words(spec.volumes[name].name):
                         self.verdicts.refuse(

@@ -14,6 +14,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from specs.compile import schedule_words as schedules
 from specs.compile.support_nested import AT_TOP, IN_SERVICE
 
 
@@ -86,7 +87,7 @@ _SERVICE: dict[str, Support] = {
     "deploy.update_config.failure_action": Support(_H, "pause, continue, rollback"),
     "deploy.rollback_config.failure_action": Support(_H, "pause, continue, rollback"),
     "deploy.labels": Support(_H, "labels of the service object; containers do not get them"),
-    "deploy.mode": Support(_H, "replicated, global; the job modes are refused"),
+    "deploy.mode": Support(_H, "replicated, global, replicated-job, global-job: see docs/jobs.md"),
     "deploy.resources.reservations.devices": Support(_R, "devices are not scheduled yet"),
     "deploy.resources.reservations.generic_resources": Support(_R, "not scheduled yet"),
     "develop": Support(_O, "what `corral watch` does; nothing of it is left in a container"),
@@ -258,9 +259,46 @@ EXTENSIONS: dict[str, Extension] = {
         "run (default) or keep: what the end of its machine interrupted is not run again",
         {"enum": ["run", "keep"]},
     ),
+    "services.*.x-corral.schedule": Extension(
+        "it runs by a schedule, and does not stand by: cron's five fields, or a mapping; "
+        "see docs/jobs.md",
+        schedules.SCHEMA,
+    ),
+    "services.*.x-corral.max_concurrent": Extension(
+        "of a replicated-job: how many tasks run at a time; without it all do",
+        {"type": "integer", "minimum": 1},
+    ),
     "services.*.x-corral.exclusive": Extension(
         "true: never two copies at once, whatever is cut off or frozen: see docs/reliability.md",
         {"type": "boolean"},
+    ),
+    "services.*.x-corral.canary": Extension(
+        "{replicas: N, promote: manual, `after 10m` or `healthy-for 10m`}: see docs/rollouts.md",
+        {
+            "type": "object",
+            "properties": {
+                "replicas": {"type": "integer", "minimum": 1},
+                "promote": {"type": "string"},
+            },
+            "additionalProperties": False,
+        },
+    ),
+    "services.*.x-corral.update": Extension(
+        "rolling (default) or blue-green: all new tasks beside the old ones, then traffic at once",
+        {"enum": ["rolling", "blue-green"]},
+    ),
+    "services.*.x-corral.depends_deadline": Extension(
+        "how long (2m, or {db: 2m, cache: 10s}) it waits for what it depends on; then `up` fails",
+        {
+            "anyOf": [
+                {"type": ["string", "number"]},
+                {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
+            ]
+        },
+    ),
+    "services.*.x-corral.keep_old": Extension(
+        "how long (10m) the old tasks of a blue-green update stay, ready to go back to",
+        {"type": "string"},
     ),
     "volumes.*.x-corral.per_slot": Extension("true: one volume per replica", {"type": "boolean"}),
 }

@@ -11,6 +11,8 @@ from specs.inside import Forgotten, Paused
 from specs.node import Node, NodeCondition
 from specs.objects import ContentRows, MadeObject, NetworkRows, VolumeRows
 from specs.oneoff import ActedOn, OneOffProgress
+from specs.plans import Plan
+from specs.schedule import ScheduleActed, ScheduleRow
 from specs.states import ReleaseState
 from specs.wire import NodeSelf, Objects
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from specs.api import Deploy, Progress, Release, Restart, Stack, Start
     from specs.events import Event
     from specs.oneoff import ActOnOneOffs, OneOff, StartOneOff
+    from specs.schedule import ActOnSchedule, Schedule
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import Hello, Report
@@ -37,6 +40,7 @@ class FakeCluster:
     parts: dict[str, StackSpec] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     oneoffs: dict[str, OneOff] = field(default_factory=dict)
+    schedules: dict[tuple[str, str], Schedule] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     conditions: dict[str, NodeCondition] = field(default_factory=dict)
 
@@ -46,6 +50,12 @@ class FakeCluster:
 
     def nodes_changed(self) -> asyncio.Event:
         return self._nodes_changed
+
+    def tasks_of(self, stack: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.stack == stack]
+
+    def tasks_on(self, node: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.node == node]
 
     def network_name(self, network: str) -> str:
         return network
@@ -134,11 +144,15 @@ class FakeControl:
         self._called("deploy", stack, request)
         return ReleaseRow(stack=stack, number=1, state=ReleaseState.PENDING)
 
+    async def plan(self, stack: str, request: Deploy) -> Plan:
+        self._called("plan", stack, request)
+        return Plan(stack=stack, next=1)
+
     async def arrived(self, stack: str) -> None:
         for arrive in self.arriving:
             arrive()
 
-    async def scale(self, stack: str, services) -> Rescaled:
+    async def scale(self, stack: str, services, by=None) -> Rescaled:
         self._called("scale", stack, dict(services))
         return Rescaled()
 
@@ -193,6 +207,13 @@ class FakeControl:
     async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
         self._called("act_on_oneoffs", stack, request)
         return ActedOn(names=request.names)
+
+    async def act_on_schedule(
+        self, stack: str, service: str, request: ActOnSchedule
+    ) -> ScheduleActed:
+        self._called("act_on_schedule", stack, service, request)
+        row = ScheduleRow(stack=stack, service=service, cron="0 2 * * *")
+        return ScheduleActed(schedule=row, number=int(request.action == "run"))
 
     def _called(self, *call: object) -> None:
         if self.error is not None:

@@ -61,7 +61,9 @@ def services(draw):
         fixed = replace(fixed, awaited=fixed.awaited and fixed.lost)
         found.append(fixed)
     slots = dict.fromkeys(range(1, draw(st.integers(0, 4)) + 1), "new")
-    return WantedService(slots, draw(policies), exclusive=draw(st.booleans())), found
+    at_once = draw(st.sampled_from([None, None, 1, 2]))
+    exclusive = draw(st.booleans())
+    return WantedService(slots, draw(policies), exclusive=exclusive, at_once=at_once), found
 
 
 def applied(plan, wanted, tasks):
@@ -92,6 +94,13 @@ def test_reconcile(service, random):
     assert again.stop == (), "law: a second look at the plan's own result stops nothing"
 
     created = [create.slot for create in plan.create]
+    if wanted.at_once is not None:
+        busy = {t.slot for t in tasks if not t.ended and not (t.lost and not t.awaited)}
+        fresh = {create.slot for create in plan.create} - busy
+        room = max(0, wanted.at_once - len(busy))
+        assert len(fresh) <= room, "law: no more slots are busy at once than may be"
+        assert not plan.queued or len(fresh) == room, "law: nobody waits while a turn is free"
+        assert plan.queued <= set(wanted.slots), "law: only wanted slots wait for their turn"
     assert len(created) == len(set(created)), "law: at most one task is created for a slot"
     assert set(created) <= set(wanted.slots), "law: only wanted slots are filled"
     stopped = {stop.task for stop in plan.stop}

@@ -43,6 +43,8 @@ def a_cluster(condition="ready", *tasks):
         stacks={"s": Stack(name="s", release=1)},
         tasks={task.id: task for task in tasks},
         network_name=lambda network: network,
+        tasks_of=lambda stack: [task for task in tasks if task.stack == stack],
+        tasks_on=lambda node: [task for task in tasks if task.node == node],
     )
 
 
@@ -221,7 +223,7 @@ def test_a_node_that_cannot_read_something_says_so_where_nodes_are_listed(reason
     condition = NodeCondition(status="ready", reason=reason)
     cluster = SimpleNamespace(
         nodes={"n1": node},
-        tasks={},
+        tasks_on=lambda _: [],
         conditions={"n1": condition},
     )
     row = node_row(cluster, node, now=NOW)

@@ -28,6 +28,7 @@ def a_cluster(*nodes, statuses=None, tasks=()):
         nodes={node.id: node for node in nodes},
         conditions=found,
         tasks={task.id: task for task in tasks},
+        tasks_on=lambda node: [task for task in tasks if task.node == node],
     )
 
 

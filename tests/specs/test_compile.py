@@ -93,6 +93,23 @@ def test_restart_words(value, condition, attempts):
         assert (policy.condition, policy.max_attempts) == (condition, 2)
 
 
+def test_a_job_is_never_run_again_because_it_completed():
+    """As in Swarm, `any` means on-failure for one, and that is said."""
+    job = {"image": "x", "restart": "always", "deploy": {"mode": "replicated-job", "replicas": 5}}
+    spec, problems = stack({"a": {**job, "x-corral": {"max_concurrent": 2}}})
+    service = spec.services["a"]
+    assert service.is_job
+    assert not service.per_node
+    assert (service.replicas, service.max_concurrent) == (5, 2)
+    assert service.task.restart.condition == "on-failure"
+    assert service.update.parallelism == 0
+    assert [p.path for p in problems] == ["services.a.restart"]
+    spec, problems = stack({"a": {"image": "x", "deploy": {"mode": "global-job"}}})
+    assert spec.services["a"].is_job
+    assert spec.services["a"].per_node
+    assert not problems
+
+
 @pytest.mark.parametrize("word", ["allways", "True", "on_failure", "ANY", "on-failure-3", "-"])
 def test_other_restart_words_are_refused_in_either_place(word):
     service = {"image": "x", "restart": word}
@@ -126,7 +143,32 @@ def test_a_protocol_is_one_in_any_case(written, meant):
         ({"volumes_from": ["b"]}, "services.a.volumes_from[0]"),
         ({"network_mode": "container:b"}, "services.a.network_mode"),
         ({"logging": {"driver": "gelf"}}, "services.a.logging.driver"),
-        ({"deploy": {"mode": "global-job"}}, "services.a.deploy.mode"),
+        ({"deploy": {"mode": "sometimes"}}, "services.a.deploy.mode"),
+        (
+            {"deploy": {"mode": "replicated-job", "update_config": {"parallelism": 2}}},
+            "services.a.deploy.update_config",
+        ),
+        (
+            {"deploy": {"mode": "global-job", "rollback_config": {"delay": "1s"}}},
+            "services.a.deploy.rollback_config",
+        ),
+        (
+            {"deploy": {"mode": "replicated-job"}, "ports": [{"target": 80}]},
+            "services.a.ports",
+        ),
+        (
+            {"deploy": {"mode": "replicated-job"}, "x-corral": {"exclusive": True}},
+            "services.a.x-corral.exclusive",
+        ),
+        ({"x-corral": {"max_concurrent": 2}}, "services.a.x-corral.max_concurrent"),
+        (
+            {"deploy": {"mode": "global-job"}, "x-corral": {"max_concurrent": 2}},
+            "services.a.x-corral.max_concurrent",
+        ),
+        (
+            {"deploy": {"mode": "replicated-job"}, "x-corral": {"max_concurrent": 0}},
+            "services.a.x-corral.max_concurrent",
+        ),
         ({"gpus": [{"count": -1}]}, "services.a.gpus"),
         ({"security_opt": ["foo"]}, "services.a.security_opt[0]"),
         ({"security_opt": ["seccomp=/x.json"]}, "services.a.security_opt[0]"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "-t", "--timeout", type=float, metavar="S", help="grace period of what it replaces or stops"
     )
     add("--deadline", type=float, metavar="S", help="seconds without progress before it fails")
+    add("-m", "--message", metavar="TEXT", help="why, for `corral history`")
     add("--timestamps", action="store_true", help="show times of log lines")
     add("--no-color", action="store_true", help="no colours")
     add("--no-log-prefix", action="store_true", help="only the lines themselves")
@@ -130,13 +132,30 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     board = boards.Board(project.name, f"release {release.get('number', '?')}")
     board.release = int(release.get("number") or 0)
     if args.detach or args.wait or args.no_start:
-        return _detached(args, session, board, release)
+        code = _detached(args, session, board, release)
+        if not code and not args.no_start:
+            _say_when(session, project.model)
+        return code
     if not watching:
         return _attached(args, session, board, release, project.model)
     from orchestrator.cli.develop import watching as watches
 
     with watches.beside(watching[0]):
         return _attached(args, session, board, release, project.model)
+
+
+def _say_when(session: Invocation, model: Mapping[str, Any]) -> None:
+    """Say when what does not stand by runs next."""
+    services = model.get("services") or {}
+    timed = [n for n, s in services.items() if ((s or {}).get("x-corral") or {}).get("schedule")]
+    if not timed:
+        return
+    from orchestrator.cli import said
+    from orchestrator.cli.commands import schedule
+
+    for row in schedule.rows(session, session.stack()):
+        if row.get("service") in timed:
+            said.tell(f"{row['service']} runs {schedule.next_words(row, time.time())}")
 
 
 def again(session: Invocation, words: Sequence[str]) -> int:

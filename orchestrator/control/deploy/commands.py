@@ -13,6 +13,7 @@ from orchestrator.control.deploy.deployment import Deployment
 from orchestrator.control.deploy.objects import Maker, drop
 from orchestrator.control.deploy.release import make_release
 from orchestrator.control.deploy.scaling import rescale
+from orchestrator.control.deploy.steering import Steering
 from orchestrator.control.deploy.unchanged import Same, deployed_already
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import STACKS, Idempotency
@@ -21,7 +22,7 @@ from orchestrator.control.telling.words import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError
 from orchestrator.store import keys
 from orchestrator.store.base import TooLarge
-from specs.api import ProblemRow, Stack, Started
+from specs.api import ProblemRow, Stack, Started, Steered
 from specs.ids import new_id
 from specs.inside import Forgotten, Paused
 from specs.objects import CreateNetwork, CreateVolume
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
-    from specs.api import Deploy, Release, ReleaseRow, Rescaled, Restart, Restarted, Start
+    from specs.api import Deploy, Release, ReleaseRow, Rescaled, Restart, Restarted, Start, Steer
     from specs.kit.clock import Clock
+    from specs.made_by import MadeBy
     from specs.objects import MadeObject, MakeObject, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, StartOneOff
     from specs.problems import Problem
@@ -70,15 +72,21 @@ class Commands:
             return None
         if request.force_recreate or request.no_start or request.renew_volumes:
             return None
-        draft = Draft(self._cluster)  # nothing of it is written
         try:
-            made, warnings = make_release(self._deployment(draft, stack, request, listening))
+            _, made, warnings = self.drafted(stack, request, listening)  # nothing of it is written
         except RequestError:
             return None  # said when it is made
         last = deployed_already(self._cluster, made)
         if last is None:
             return None
         return Same(made, last, tuple(warnings), self._cluster.revision)
+
+    def drafted(
+        self, stack: str, request: Deploy, listening: Mapping[str, tuple[str, ...]]
+    ) -> tuple[Draft, Release, list[Problem]]:
+        """Return a draft with the release a request would make, and its warnings."""
+        draft = Draft(self._cluster)
+        return draft, *make_release(self._deployment(draft, stack, request, listening))
 
     async def deploy(
         self,
@@ -193,7 +201,7 @@ class Commands:
 
         return await self._committed(stack, write)
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(self, stack: str, services: Mapping[str, int], by: MadeBy) -> Rescaled:
         """Set replica overrides, all or none; start what is stopped of them."""
         key = new_id("scale", now=self._clock.wall(), rng=self._rng)
 
@@ -202,7 +210,7 @@ class Commands:
             if record.desired == "removed":
                 raise Conflict(f"stack {stack} is being removed")
             spec, wall = self._spec(record), self._clock.wall()
-            return rescale(self._cluster, draft, record, spec, services, key=key, wall=wall)
+            return rescale(self._cluster, draft, record, spec, services, key=key, by=by, wall=wall)
 
         return await self._committed(stack, write)
 
@@ -224,6 +232,18 @@ class Commands:
         def write(draft: Draft) -> Started:
             record, wall = self._stack(stack), self._clock.wall()
             return starting.start(self._cluster, draft, record, request, wall=wall)
+
+        return await self._committed(stack, write)
+
+    async def steer(self, stack: str, asked: Steer) -> Steered:
+        """Pause, go on with, take back or promote what is rolled out; or say what this key did."""
+        made = self._cluster.requests.get(asked.key)
+        if made is not None:
+            return Steered(release=made.number)
+
+        def write(draft: Draft) -> Steered:
+            record = self._stack(stack)
+            return Steering(self._cluster, draft, record, asked, self._clock.wall()).run()
 
         return await self._committed(stack, write)
 

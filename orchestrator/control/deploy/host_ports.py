@@ -34,7 +34,7 @@ def check_host_ports(deployment: Deployment, spec: StackSpec, overrides: Mapping
     seen: list[tuple[str, HostPort, set[str]]] = []
     for name, service in spec.services.items():
         count = overrides.get(name, service.replicas)
-        if name in spec.carried or (service.mode != "global" and not count):
+        if name in spec.carried or (not service.per_node and not count):
             continue
         for port in fixed_host_ports(service.task):
             path, label = f"services.{name}.ports", f"{port.port}/{port.protocol}"
@@ -64,7 +64,7 @@ def check_host_ports(deployment: Deployment, spec: StackSpec, overrides: Mapping
                     code="port-in-use",
                     hint="publish another port, or another address of the machine",
                 )
-            elif taken and service.mode != "global" and count > len(free):
+            elif taken and not service.per_node and count > len(free):
                 deployment.warn(
                     path,
                     f"port {label} is free on {len(free)} of {len(nodes)} nodes, which is too few "

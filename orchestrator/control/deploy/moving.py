@@ -11,13 +11,11 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from orchestrator.control.mirror.node_view import node_status
 from orchestrator.control.mirror.observed import MoveFigures
 from orchestrator.control.planning import moving
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from specs.kit.amounts import as_set, size
 from specs.kit.room import ARCHIVES
-from specs.states import HEARD
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -83,6 +81,9 @@ class VolumeMoves:
         self._write = write
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.going: dict[str, MoveFigures] = {}
+        # By volume, of which move: its first copy is there; it is the same and in its place.
+        self._copied: dict[str, str] = {}
+        self._placed: dict[str, str] = {}
         self._removing: Collection[str] = ()
 
     def sync(self, group: asyncio.TaskGroup, removing: Collection[str]) -> None:
@@ -108,25 +109,41 @@ class VolumeMoves:
             self.going.pop(name, None)
             self._tasks.pop(name, None)
 
-    def _step(self, volume: Volume, *, copied: bool) -> MoveStep:
+    def _step(self, volume: Volume) -> MoveStep:
         removing = volume.name in self._removing
-        facts = moving.facts(self._cluster, self._specs, volume, removing=removing)
-        return moving.decide(facts, copied=copied)
+        move, name = volume.move, volume.name
+        if move is None:
+            facts = moving.facts(self._cluster, self._specs, volume, removing=removing)
+            return moving.decide(facts, copied=False)
+
+        def lacking(done: dict[str, str]) -> tuple[str, ...]:
+            return tuple(sorted(other for other in move.along if done.get(other) != move.id))
+
+        facts = moving.facts(
+            self._cluster,
+            self._specs,
+            volume,
+            removing=removing,
+            copying=() if move.back else lacking(self._copied),
+            placing=lacking(self._placed),
+        )
+        copied, placed = (done.get(name) == move.id for done in (self._copied, self._placed))
+        return moving.decide(facts, copied=copied, placed=placed)
 
     async def _follow(self, name: str) -> None:
-        copied, failing = "", None  # by which move; since when
+        failing: float | None = None  # since when
         while (volume := self._cluster.volumes.get(name)) is not None:
             move = volume.move
-            step = self._step(volume, copied=move is not None and copied == move.id)
+            step = self._step(volume)
             going = self.going[name]
             going.waits = step.why
             if step.does == "nothing":
+                self._copied.pop(name, None)
+                self._placed.pop(name, None)
                 return
             since = self._clock.monotonic()
             try:
                 await self._do(volume, step)
-                if step.does == "copy" and move is not None:
-                    copied = move.id
             except MoveChanged:
                 continue
             except MoveRefused as exc:
@@ -153,7 +170,7 @@ class VolumeMoves:
         """Perform a step. Raises RequestError, MoveRefused."""
         name, move, kept = volume.name, volume.move, volume.kept
         match step.does:
-            case "wait":
+            case "wait" | "await":
                 await self._wait(volume)
             case "aside" if kept is not None:
                 await self._agents.change_volume(kept.node, "POST", name, "/aside")
@@ -175,24 +192,41 @@ class VolumeMoves:
         match step.does:
             case "copy":
                 await self._copy(volume)
+                self._copied[name] = move
             case "close":
                 await self._write(lambda pass_: moving.begin_closing(pass_, name, move))
-            case "switch":
+            case "place":
                 if volume.move is not None and volume.move.back:
                     await self._agents.change_volume(volume.node, "POST", name, "/aside")
                     await self._agents.change_volume(to, "POST", name, "/aside", {"back": "1"})
                 else:
                     await self._make_same(volume)
-                    await self._agents.change_volume(to, "POST", name, f"/drafts/{_id(move)}/place")
+                    await self._agents.change_volume(
+                        to, "POST", name, f"/drafts/{_draft(volume)}/place"
+                    )
+                self._placed[name] = move
+            case "switch":
                 await self._write(lambda pass_: moving.switch(pass_, name, move))
             case "fail":
                 await self._fail(name, move, step.why)
             case "undo":
                 if volume.move is None or not volume.move.back:
-                    await self._agents.change_volume(to, "DELETE", name, f"/drafts/{_id(move)}")
+                    await self._agents.change_volume(
+                        to, "DELETE", name, f"/drafts/{_draft(volume)}"
+                    )
+                else:
+                    await self._not_back(volume, to)
                 await self._write(lambda pass_: moving.settle(pass_, name))
             case _:
                 raise AssertionError(f"{step.does} is no step of a move")
+
+    async def _not_back(self, volume: Volume, to: str) -> None:
+        """Have both copies as they were before they were exchanged, however far that came."""
+        members = self._cluster.nodes
+        for node, query in ((to, {}), (volume.node, {"back": "1"})):
+            if node in members:
+                with contextlib.suppress(NotFound):  # its disk was lost
+                    await self._agents.change_volume(node, "POST", volume.name, "/aside", query)
 
     async def _wait(self, volume: Volume) -> None:
         """Wait a moment; in all no longer than it may last. Raises MoveRefused."""
@@ -204,15 +238,17 @@ class VolumeMoves:
             now = self._cluster.volumes.get(volume.name)
             if now is None or now != volume:
                 return
-            step = self._step(now, copied=True)
-            if step.does != "wait":
+            step = self._step(now)
+            if step.does not in ("wait", "await"):
                 return
             going.waits = step.why
             lasted = self._clock.monotonic() - began
+            if step.does == "await":
+                continue  # each of those that go as one has limits of its own
             if volume.move is None or volume.move.phase != "closing" or volume.move.back:
                 continue  # nothing is stopped: `--cancel` ends it
-            heard = node_status(self._cluster, volume.node) in HEARD
-            silent = None if heard else silent if silent is not None else lasted
+            since = lasted if silent is None else silent
+            silent = since if moving.silent(self._cluster, volume.node) else None
             if silent is not None and lasted - silent > CLOSED_PATIENCE:
                 raise MoveRefused(
                     f"{volume.home} does not answer, so nobody knows what still writes"
@@ -288,7 +324,7 @@ class VolumeMoves:
         """Make the target's draft what the source is; say whether anything differed."""
         assert volume.move is not None
         send, drop = differences(source, target)
-        base = f"/drafts/{_id(volume.move.id)}"
+        base = f"/drafts/{_draft(volume)}"
         to, name = volume.move.to, volume.name
         if drop:
             await self._agents.change_volume(to, "POST", name, f"{base}/drop", {}, _joined(drop))
@@ -328,7 +364,7 @@ class VolumeMoves:
     ) -> Tree:
         """Return what a node has, by path; of a draft that is not there nothing."""
         assert volume.move is not None
-        query = {"draft": _id(volume.move.id)} if draft else {}
+        query = {"draft": _draft(volume)} if draft else {}
         query |= {key: "1" for key, on in (("sums", sums), ("unused", unused)) if on}
         found: Tree = {}
         left = b""
@@ -393,5 +429,11 @@ async def _joined(paths: list[bytes]) -> AsyncIterator[bytes]:
     yield bytes(piece)
 
 
-def _id(move: str) -> str:
-    return move.lower().replace("_", "-")
+def _draft(volume: Volume) -> str:
+    """Return what a volume's copy is called on the target until it has its name."""
+    move = volume.move
+    assert move is not None
+    name = move.id.lower().replace("_", "-")
+    if not move.along:
+        return name
+    return f"{name}-{sorted((volume.name, *move.along)).index(volume.name)}"

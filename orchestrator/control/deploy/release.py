@@ -124,7 +124,7 @@ def _check_health(deployment: Deployment, spec: StackSpec, overrides: Mapping[st
             if service is None or not edge.required or edge.condition is not Condition.HEALTHY:
                 continue
             check = service.task.healthcheck
-            runs = service.mode == "global" or overrides.get(other, service.replicas) > 0
+            runs = service.per_node or overrides.get(other, service.replicas) > 0
             if runs and check is not None and check.disabled:
                 deployment.error(
                     f"services.{name}.depends_on.{other}",
@@ -140,7 +140,7 @@ def _check_fixed(deployment: Deployment, spec: StackSpec) -> None:
         if name in spec.carried:
             continue
         count = deployment.request.scale.get(name, service.replicas)
-        several = service.mode == "global" or count > 1
+        several = service.per_node or count > 1
         if several and any(a.ipv4_address for a in service.task.networks):
             deployment.error(
                 f"services.{name}.networks",
@@ -216,7 +216,7 @@ def scale_problem(spec: StackSpec, name: str, count: int) -> str:
         return f"there is no service {name} in stack {spec.name} (services: {known})"
     if count < 0:
         return f"{name} cannot have {count} replicas"
-    if service.mode == "global":
+    if service.per_node:
         return f"{name} is global: it runs once on every node and cannot be scaled"
     if count > 1 and service.task.exclusive:
         return f"{name} is exclusive (x-corral.exclusive): it has one copy, not {count}"
@@ -377,6 +377,7 @@ def _store(
         overrides=overrides,
         renew_volumes=request.renew_volumes,
         keeps=_keeps(deployment, spec, present),
+        by=request.by.at(request.client.hostname, request.directory),
     )
     if digest not in deployment.cluster.parts:
         deployment.draft.put_key(keys.part(digest), spec)
@@ -403,6 +404,7 @@ def _store(
             created=created,
             asked=present.asked if present is not None else {},
             asked_again=present.asked_again if present is not None else {},
+            standby=present.standby if present is not None else {},
             config_files=request.config_files,
         ),
     )

@@ -138,5 +138,6 @@ def _release(
             "overrides": None,
             "keeps": (),
             "renew_volumes": False,
+            "by": request.by,
         }
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy.images import NoImage, ReleaseImages
 from orchestrator.control.mirror.released import spec_of
-from orchestrator.control.telling.words import service_counts
+from orchestrator.control.telling.words import is_complete
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def deployed_already(cluster: Cluster, made: Release) -> Release | None:
     if any(getattr(made, wish) != getattr(last, wish) for wish in wishes):
         return None
     mine = cluster.by_stack.get(made.stack, {}).values()
-    counts = service_counts(cluster, present, mine)
-    return last if all(serve >= wanted for serve, wanted in counts.values()) else None
+    return last if is_complete(cluster, present, mine) else None
 
 
 async def with_images(cluster: Cluster, agents: Agents, clock: Clock, same: Same) -> Same | None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from posixpath import normpath
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -26,6 +27,7 @@ from orchestrator.control.mirror.records import (
     PARTS,
     RELEASES,
     RESTING,
+    SCHEDULES,
     STACKS,
     TASKS,
     VIP,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from specs.kit.clock import Clock
     from specs.node import Node, NodeCondition
     from specs.oneoff import OneOff
+    from specs.schedule import Schedule
     from specs.stack import StackSpec
     from specs.task import Task
 
@@ -62,6 +65,10 @@ log = logging.getLogger(__name__)
 
 WHO_CAN = "nothing was changed; start the version of corral that wrote it"
 OPENING = 256  # records read before others get their turn
+# What a fork has of its own.
+_OWN = frozenset(
+    ("_store", "_clock", "_listeners", "_held", "_released", "_moved", "_nodes_changed")
+)
 Listener = Callable[[Kind, "Model | None", "Model | None"], None]  # kind, old, new
 
 
@@ -79,6 +86,7 @@ class Cluster:
         self.parts: dict[str, StackSpec] = {}
         self.tasks: dict[str, Task] = {}
         self.oneoffs: dict[str, OneOff] = {}  # by the id of their task
+        self.schedules: dict[tuple[str, str], Schedule] = {}  # by stack and service
         self.nodes: dict[str, Node] = {}
         self.networks: dict[str, NetworkRecord] = {}
         self.leases: dict[str, dict[str, Lease]] = defaultdict(dict)  # network -> cidr
@@ -116,6 +124,25 @@ class Cluster:
         cluster = cls(store, clock)
         await cluster._load(opening=True)
         return cluster
+
+    def forked(self, clock: Clock) -> Cluster:
+        """Return the mirror as it is now, apart: what is applied there is in no store.
+
+        Records are shared, as nobody changes one. Nobody listens to it, nor does it follow.
+        """
+        made = Cluster(self._store, clock)
+        for name, value in vars(self).items():
+            if name not in _OWN:
+                setattr(made, name, copied(value))
+        return made
+
+    def tasks_of(self, stack: str) -> Collection[Task]:
+        """Return the tasks of a stack; of others nothing is looked at."""
+        return self.by_stack.get(stack, {}).values()
+
+    def tasks_on(self, node: str) -> Collection[Task]:
+        """Return the tasks a node has, by its id; of others nothing is looked at."""
+        return self.by_node.get(node, {}).values()
 
     def network_name(self, network: str) -> str:
         """Return what the network with this id is called; the id itself once its record is gone."""
@@ -306,6 +333,8 @@ class Cluster:
             where, key = self.resting[record.network], record.address
         elif kind is VOLUMES:
             where, key = self.volumes, record.name
+        elif kind is SCHEDULES:
+            where, key = self.schedules, (record.stack, record.service)
         elif kind is BOUND_PATHS:
             where, key = self.bound_paths, (record.stack, record.path)
         else:
@@ -359,6 +388,19 @@ class Cluster:
         for network, address in old.addresses.items():
             if self.by_network[network].get(address) == old.id:
                 del self.by_network[network][address]
+
+
+def copied(value: Any) -> Any:
+    """Return a container, and those in it, to be changed apart from this one; others as they are.
+
+    What is in a mapping is all of one kind, so its first value tells whether it has containers.
+    """
+    if not isinstance(value, dict | set):
+        return value
+    made = copy.copy(value)
+    if isinstance(value, dict) and isinstance(next(iter(value.values()), None), dict | set):
+        made.update((key, copy.copy(inner)) for key, inner in value.items())
+    return made
 
 
 def _read(kind: Kind, key: str, value: bytes) -> Model:

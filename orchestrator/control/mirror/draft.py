@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from specs.base import Model
     from specs.events import Event
     from specs.oneoff import OneOff
+    from specs.schedule import Schedule
     from specs.task import Task
 
 CHUNK_BYTES = 1024 * 1024
@@ -125,6 +126,15 @@ class Draft:
         """Remember only how a one-off ended; its addresses rest."""
         self._let_rest(one)
         self.put_oneoff(one.gone(at))
+
+    def schedules(self, stack: str) -> list[Schedule]:
+        """Return the stack's schedules, changes included."""
+        prefix = keys.schedule(stack, "")
+        known = [one for key, one in self.cluster.schedules.items() if key[0] == stack]
+        made = [key for key in self.writes if key.startswith(prefix)]
+        untouched = [one for one in known if keys.schedule(stack, one.service) not in made]
+        changed: list[Any] = [self.writes[key] for key in made if self.writes[key] is not None]
+        return [*untouched, *changed]
 
     def _let_rest(self, task: Task | OneOff) -> None:
         for network, address in task.addresses.items():
@@ -236,10 +246,11 @@ _RANKS = {
     keys.TASKS: 4,
     keys.ONEOFFS: 4,
     keys.RESTING: 3,
-    keys.RELEASES: 5,
-    keys.STACKS: 6,
+    keys.SCHEDULES: 5,
+    keys.RELEASES: 6,
+    keys.STACKS: 7,
 }
 
 
 def _rank(key: str) -> int:
-    return next((rank for prefix, rank in _RANKS.items() if key.startswith(prefix)), 7)
+    return next((rank for prefix, rank in _RANKS.items() if key.startswith(prefix)), 8)

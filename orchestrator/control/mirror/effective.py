@@ -106,7 +106,7 @@ def has_own(service: ServiceSpec, volume: VolumeSpec | None) -> bool:
     """
     if volume is not None and volume.per_node:
         return True
-    return service.mode == "global" and not (volume is not None and volume.per_slot)
+    return service.per_node and not (volume is not None and volume.per_slot)
 
 
 def of_oneoff(one: OneOff) -> Effective:
@@ -130,6 +130,12 @@ class Specs:
         self._cache: dict[tuple[str, int, str, str, str], Effective] = {}
         # The same by the very records: asked for every task of every look.
         self._last: dict[tuple[str, int, str], tuple[Release, StackSpec, Effective]] = {}
+
+    def forked(self, cluster: Mirror) -> Specs:
+        """Return the same for a fork of the mirror, with what was computed so far."""
+        made = Specs(cluster)
+        made._cache, made._last = dict(self._cache), dict(self._last)
+        return made
 
     def of(self, stack: str, number: int, service: str) -> Effective | None:
         """Return the service under the stack's release, or None when either is not there."""

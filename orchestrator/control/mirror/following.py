@@ -28,11 +28,7 @@ def goes_on(cluster: Mirror, name: str, services: Collection[str]) -> bool:
     stack = cluster.stacks.get(name)
     if stack is None:
         return False
-    tasks = [
-        t
-        for t in cluster.tasks.values()
-        if t.stack == name and (not services or t.service in services)
-    ]
+    tasks = [t for t in cluster.tasks_of(name) if not services or t.service in services]
     if any(t.state not in FINAL for t in tasks):
         return True
     if stack.desired != "up":

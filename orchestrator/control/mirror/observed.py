@@ -7,22 +7,27 @@ waited for again (at most ACK_LIMIT).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror import times
 from orchestrator.control.mirror.answers import PathAnswers
-from orchestrator.control.mirror.records import RELEASES, RESTING, TASKS, Kind
+from orchestrator.control.mirror.cluster import copied
+from orchestrator.control.mirror.records import RELEASES, RESTING, STACKS, TASKS, Kind
 from orchestrator.store import keys
-from specs.api import Release
+from specs.api import Release, Stack
 from specs.states import FINAL, Health, TaskState
 from specs.task import Task
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from scheduler.replicas import Replica
+    from specs.api import RolloutRow
     from specs.base import Model
     from specs.kit.clock import Clock
+
+
+BY_HAND = ""  # of what is watched of a release: no service's, but whose decision it waits for
 
 
 @dataclass(slots=True)
@@ -61,7 +66,7 @@ class Observed:
     marks: dict[str, TaskMark] = field(default_factory=dict)
     acknowledged: dict[str, int] = field(default_factory=dict)
     resting_since: dict[tuple[str, str], float] = field(default_factory=dict)
-    progress_at: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
+    progress_at: dict[tuple[str, int], tuple[int, float, bool]] = field(default_factory=dict)
     paths: PathAnswers = field(default_factory=PathAnswers)  # what nodes said of theirs
     volumes: dict[str, frozenset[str]] = field(default_factory=dict)  # node -> what it holds
     # network -> ``Cluster.network_moves`` of it when every block of it was held
@@ -69,6 +74,13 @@ class Observed:
     faults: dict[str, float] = field(default_factory=dict)  # stack -> since it cannot be planned
     # release -> service -> words that its tasks serve and are only watched for a while
     watched: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
+
+    # release -> (service, whom it depends on) -> since when that one alone is waited for
+    edges: dict[tuple[str, int], dict[tuple[str, str], float]] = field(default_factory=dict)
+    # stack -> when another set of its tasks got traffic last, and the revision of that
+    changed_over: dict[str, tuple[float, int]] = field(default_factory=dict)
+    # stack -> how far its services' rollouts are, see ``planning.rollout_rows``
+    rollouts: dict[str, tuple[RolloutRow, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         now = self.clock.monotonic()
@@ -81,6 +93,18 @@ class Observed:
         for network, found in self.cluster.resting.items():
             self.resting_since.update({(network, address): now for address in found})
         self.cluster.listen(self._changed)
+
+    def forked(self, cluster: Cluster, clock: Clock, stack: str) -> Observed:
+        """Return what was seen, apart, for a fork of the mirror in which only ``stack`` moves."""
+        made = Observed.__new__(Observed)
+        for name, value in vars(self).items():
+            setattr(made, name, copied(value))
+        made.cluster, made.clock = cluster, clock
+        for task_id in cluster.by_stack.get(stack, {}):
+            made.marks[task_id] = replace(self.mark(task_id), seen=None)
+        made.paths = PathAnswers(dict(self.paths.said))
+        cluster.listen(made._changed)  # noqa: SLF001 - it is one of us
+        return made
 
     def mark(self, task_id: str) -> TaskMark:
         """Return the task's mark."""
@@ -95,10 +119,21 @@ class Observed:
                 self._task(old if isinstance(old, Task) else None, new)
             elif isinstance(old, Task):
                 self.marks.pop(old.id, None)
+        elif kind is STACKS and isinstance(old, Stack) and isinstance(new, Stack):
+            if old.standby != new.standby:
+                revision = self.cluster.version(keys.stack(new.name))
+                self.changed_over[new.name] = (self.clock.monotonic(), revision)
         elif kind is RELEASES and new is None and isinstance(old, Release):
             # After `down -v` the numbers begin anew; the old one's standstill is not this one's.
             self.progress_at.pop((old.stack, old.number), None)
+            self.progress_at.pop((old.stack, -old.number), None)  # of the way back from it
             self.watched.pop((old.stack, old.number), None)
+        elif kind is RELEASES and isinstance(old, Release) and isinstance(new, Release):
+            if (old.promoted, old.paused) != (new.promoted, new.paused):
+                # What it waited for was decided; the next look says how it is then.
+                self.watch(new.stack, new.number, BY_HAND, "")
+            if new.over:
+                self.edges.pop((new.stack, new.number), None)
         elif kind is RESTING:
             model = new or old
             key = (getattr(model, "network", ""), getattr(model, "address", ""))
@@ -150,13 +185,16 @@ class Observed:
         self.watched[stack, release] = {**before, service: words}
         return True
 
-    def settled(self, stack: str, release: int, count: int) -> float:
-        """Note how many replicas of a release came to stay; return when that number last grew."""
+    def settled(self, stack: str, release: int, count: int, *, stands: bool = False) -> float:
+        """Note how many replicas of a release came to stay; return when that number last grew.
+
+        While it ``stands`` it is not to get on, and when it goes on it begins anew.
+        """
         now = self.clock.monotonic()
-        best, at = self.progress_at.get((stack, release), (-1, now))
-        if count > best:
-            best, at = count, now
-            self.progress_at[(stack, release)] = (best, at)
+        best, at, stood = self.progress_at.get((stack, release), (-1, now, False))
+        if count > best or stands or stood:
+            at = now
+        self.progress_at[(stack, release)] = (max(best, count), at, stands)
         return at
 
 

@@ -72,7 +72,7 @@ def _filler(cluster: Mirror, task: Task, effective: Effective) -> Callable[[str]
 
 def made_elsewhere(cluster: Mirror, task: Task, effective: Effective) -> tuple[str, ...]:
     """Return the paths that are not made on the task's node: their data is on others."""
-    if effective.service.mode == "global":
+    if effective.service.per_node:
         return ()
     found = set()
     for mount in effective.task.mounts:

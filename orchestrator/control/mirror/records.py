@@ -16,6 +16,7 @@ from specs.api import Release, Stack
 from specs.base import Model
 from specs.node import Node
 from specs.oneoff import OneOff
+from specs.schedule import Schedule
 from specs.stack import StackSpec
 from specs.task import Task
 
@@ -134,7 +135,8 @@ class StoredContent(Model):
 class VolumeMove(Model):
     """A volume on its way to another node, ``to``, which is ``called`` so.
 
-    ``back``: to what an earlier move left there. ``reason``: why it is taken back.
+    ``back``: to what an earlier move left there. ``reason``: why it is taken back. ``along``:
+    the volumes that go with it as one, in a move of the same id: their homes change together.
     """
 
     id: str
@@ -144,12 +146,18 @@ class VolumeMove(Model):
     back: bool = False
     reason: str = ""
     begun_at: float = 0.0
+    along: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether nobody may have the volume now: its copies are made the same, or exchanged."""
+        return self.phase == "closing" or (self.back and self.phase == "undoing")
 
 
 class KeptCopy(Model):
     """What a move left on the node that was the home; ``aside`` once no task can mean it there.
 
-    ``going``: somebody confirmed the move, and it is removed.
+    ``going``: somebody confirmed the move, and it is removed. ``along``: as of the move.
     """
 
     node: str
@@ -157,6 +165,7 @@ class KeptCopy(Model):
     kept_at: float = 0.0
     aside: bool = False
     going: bool = False
+    along: tuple[str, ...] = ()
 
 
 class Volume(Model):
@@ -185,8 +194,15 @@ class Volume(Model):
     def switched(self, node: str, name: str, wall: float) -> Volume:
         """Return the volume at its new home when its move is done."""
         back = self.move is not None and self.move.back  # then all is in its place already
-        kept = KeptCopy(node=self.node, home=self.home, kept_at=wall, aside=back)
+        along = self.move.along if self.move is not None else ()
+        kept = KeptCopy(node=self.node, home=self.home, kept_at=wall, aside=back, along=along)
         return self.at_home(node, name).model_copy(update={"move": None, "kept": kept, "moved": ""})
+
+    def not_moved(self) -> Volume:
+        """Return the volume when nothing is left of a move that was taken back."""
+        assert self.move is not None
+        words = f"not moved to {self.move.called}: {self.move.reason}"
+        return self.model_copy(update={"move": None, "moved": words})
 
     def at_home(self, node: str, name: str) -> Volume:
         """Return the volume with its data on a node, given with its name."""
@@ -233,6 +249,7 @@ RELEASES = Kind("releases", keys.RELEASES, Release, lambda r: keys.release(r.sta
 PARTS = Kind("parts", keys.PARTS, StackSpec, lambda _: "")  # keyed by hash, see Draft.put_key
 TASKS = Kind("tasks", keys.TASKS, Task, lambda r: keys.task(r.stack, r.id))
 ONEOFFS = Kind("oneoffs", keys.ONEOFFS, OneOff, lambda r: keys.oneoff(r.stack, r.id))
+SCHEDULES = Kind("schedules", keys.SCHEDULES, Schedule, lambda r: keys.schedule(r.stack, r.service))
 NODES = Kind("nodes", keys.NODES, Node, lambda r: keys.node(r.id))
 NETWORKS = Kind("networks", keys.NETWORKS, NetworkRecord, lambda r: keys.network(r.id))
 LEASES = Kind("leases", keys.BLOCKS, Lease, lambda r: keys.block(r.network, r.cidr))
@@ -249,6 +266,7 @@ KINDS = (
     PARTS,
     TASKS,
     ONEOFFS,
+    SCHEDULES,
     NODES,
     NETWORKS,
     LEASES,

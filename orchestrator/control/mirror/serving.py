@@ -52,6 +52,13 @@ def comes_back(cluster: Mirror, task: Task) -> bool:
     return found is not None and found.returning and task.status.ready
 
 
+def stands_by(cluster: Mirror, task: Task) -> bool:
+    """Say whether the task runs without traffic, beside those that have it: see blue-green."""
+    stack = cluster.stacks.get(task.stack)
+    standby = stack.standby.get(task.service) if stack is not None else None
+    return standby is not None and task.spec_hash in standby.hashes
+
+
 def is_leaving(task: Task) -> bool:
     """Say whether the task was asked to go; it may still be there.
 
@@ -104,10 +111,9 @@ def wanted_count(cluster: Mirror, stack: Stack, service: ServiceSpec, tasks: Ite
     """
     if service.name in stack.stopped_services:
         return 0
-    if service.mode != "global":
+    if not service.per_node:
         return copies(stack, service)
-    used = {task.node for task in tasks}
-    return len(global_nodes(cluster, service, used))
+    return len(global_nodes(cluster, service, list(tasks)))
 
 
 def copies(stack: Stack, service: ServiceSpec) -> int:
@@ -118,18 +124,43 @@ def copies(stack: Stack, service: ServiceSpec) -> int:
     return min(stack.overrides.get(service.name, service.replicas), MOST_TASKS)
 
 
-def global_nodes(cluster: Mirror, service: ServiceSpec, used: Collection[str | None]) -> set[str]:
-    """Return the nodes a global service belongs on; ``used`` are those that have a task of it."""
+def queued(stack: Stack, service: ServiceSpec, tasks: Iterable[Task]) -> int:
+    """Return how many slots of a job have no task yet because as many run as may at a time."""
+    if service.max_concurrent is None:
+        return 0
+    mine = [task for task in tasks if task.desired is not Desired.REMOVED]
+    busy = {task.slot for task in mine if task.state not in FINAL}
+    if len(busy) < service.max_concurrent:
+        return 0
+    begun = {task.slot for task in mine}
+    return sum(slot not in begun for slot in range(1, copies(stack, service) + 1))
+
+
+def global_nodes(cluster: Mirror, service: ServiceSpec, tasks: Collection[Task]) -> set[str]:
+    """Return the nodes a global service belongs on; ``tasks`` are its present ones.
+
+    Where a job has completed it has: a node that is drained then, and used again, runs it no more.
+    """
+    used = {task.node for task in tasks}
+    done = _done(tasks) if service.is_job else frozenset()
     return {
         node.id
         for node in cluster.nodes.values()
-        if _belongs(cluster, service, node, has_task=node.id in used)
+        if node.id in done or _belongs(cluster, service, node, has_task=node.id in used)
     }
+
+
+def _done(tasks: Iterable[Task]) -> frozenset[str | None]:
+    return frozenset(
+        task.node
+        for task in tasks
+        if task.state is TaskState.COMPLETE and task.desired is not Desired.REMOVED
+    )
 
 
 def global_slots(cluster: Mirror, service: ServiceSpec, tasks: Collection[Task]) -> dict[int, str]:
     """Return slot -> node for a global service: nodes keep the slot their task has."""
-    eligible = global_nodes(cluster, service, {task.node for task in tasks})
+    eligible = global_nodes(cluster, service, tasks)
     slots: dict[int, str] = {}
     placed: set[str] = set()
     for task in sorted(tasks, key=lambda t: (t.created_at, t.id)):

@@ -37,7 +37,7 @@ PUT_BACK = (
 def look(pass_: Pass, effective: Effective, *, fresh: bool) -> BindRuling:
     """Return what the service's binds ask of a node. ``fresh``: what nodes said long ago is out."""
     bound = tuple(bound_paths(effective.task))
-    if effective.service.mode == "global" or not bound:
+    if effective.service.per_node or not bound:
         return BindRuling()
     if not effective.hash:  # a one-off: of another file maybe, and others are placed in this pass
         return _look(pass_, effective, fresh)
@@ -137,7 +137,7 @@ def _written(effective: Effective) -> set[str]:
     return {
         path
         for service in effective.spec.services.values()
-        if service.mode != "global"
+        if not service.per_node
         for path, writes in bound_paths(service.task)
         if writes and not paths.never_made(path)
     }
@@ -194,7 +194,7 @@ def _data_at(pass_: Pass, effective: Effective, path: str) -> str | None:
         if task.node is not None
         and task.status.run is not None
         and (service := _service(pass_, task)) is not None
-        and service.mode != "global"
+        and not service.per_node
         and (path, True) in bound_paths(service.task)
     ]
     ran.sort(key=lambda task: (task.state in FINAL, -task.created_at))

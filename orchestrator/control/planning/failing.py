@@ -75,6 +75,8 @@ def _failed(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause | 
 def _tolerant(state: ServiceState) -> bool:
     """Say whether the update goes on although some of it failed."""
     update = state.effective.service.update
+    if state.effective.service.is_job:
+        return False  # it has no update; that one of its tasks came to nothing is said at once
     return update.failure_action == "continue" or update.max_failure_ratio > 0
 
 

@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
-from orchestrator.control.mirror.serving import copies, is_leaving
+from orchestrator.control.mirror.serving import copies, is_leaving, stands_by
 from orchestrator.control.planning import gates, misplaced, pairs, stopping
 from orchestrator.control.planning.keeping import stop_unwanted
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ServiceState
 from orchestrator.control.planning.starting import create_task, let_run
 from orchestrator.control.planning.terms import at_home, replica
-from scheduler.reconcile import WantedService, reconcile
+from scheduler.reconcile import CreateTask, WantedService, reconcile
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
-    from scheduler.reconcile import CreateTask
     from specs.api import Stack
     from specs.task import Task
 
@@ -39,9 +38,7 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     Return when to look again.
     """
     due: float | None = None
-    tasks: dict[str, list[Task]] = defaultdict(list)
-    for task in pass_.draft.tasks(stack.name).values():
-        tasks[task.service].append(task)
+    tasks = _by_service(pass_, stack)
     stop_unwanted(pass_, stack, spec_at(pass_.cluster, stack.name, stack.release))
     failed = misplaced.failed_release(pass_, stack)
     states: dict[str, ServiceState] = {}
@@ -66,7 +63,10 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
             asked=stack.asked.get(name, 0),
             asked_again=stack.asked_again.get(name, 0),
         )
-        replicas = [replica(pass_, task, kept.get(task.slot)) for task in found]
+        moves = misplaced.leaving(pass_, sample, found).moves
+        replicas = [
+            replica(pass_, task, kept.get(task.slot), displaced=task.id in moves) for task in found
+        ]
         plan = reconcile(wanted, replicas, pass_.now)
         states[name] = ServiceState(name, sample, wanted, replicas, plan=plan)
         waits_for = gates.created(stack, name)
@@ -80,9 +80,9 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         }
         by_id = {task.id: task for task in found}
         left = pairs.left_behind(pass_, sample, found)
-        for going in [*left, *(by_id[stop.task] for stop in plan.stop)]:
+        for going in [*left, *(by_id[t] for t in (*(s.task for s in plan.stop), *sorted(moves)))]:
             stopping.begin(pass_, going)
-        for create in plan.create:
+        for create in (*plan.create, *_successors(found, moves)):
             asked = any(wanted.behind(t) for t in replicas if t.slot == create.slot)
             if not asked and _failed_attempt(pass_, found, create, stack):
                 continue
@@ -100,6 +100,15 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     return due
 
 
+def _by_service(pass_: Pass, stack: Stack) -> dict[str, list[Task]]:
+    """Return the stack's tasks, but for those that stand by: they are left as they are."""
+    tasks: dict[str, list[Task]] = defaultdict(list)
+    for task in pass_.draft.tasks(stack.name).values():
+        if not stands_by(pass_.cluster, task):
+            tasks[task.service].append(task)
+    return tasks
+
+
 def _at_home(pass_: Pass, effective: Effective, task: Task) -> bool:
     return at_home(pass_, task, effective)
 
@@ -110,6 +119,16 @@ def _in_order(pass_: Pass, stack: Stack, names: Iterable[str]) -> list[str]:
     order = dependencies_of(spec).order if spec is not None else ()
     places = {name: place for place, name in enumerate(order)}
     return sorted(names, key=lambda name: (places.get(name, len(places)), name))
+
+
+def _successors(tasks: list[Task], moves: Collection[str]) -> list[CreateTask]:
+    """Return what takes the places of tasks that move, at once: an empty slot is none here."""
+    stay = {t.slot for t in tasks if t.live and t.id not in moves}
+    return [
+        CreateTask(t.slot, t.spec_hash, replaces=t.id)
+        for t in tasks
+        if t.id in moves and t.slot not in stay
+    ]
 
 
 def _waiting(tasks: list[Task]) -> str:

@@ -134,7 +134,9 @@ def pool_for(draft: Draft, wanted: NetworkSpec) -> tuple[str, str]:
 
 def ensure_vips(pass_: Pass, effective: Effective) -> str:
     """Give the service a VIP on each of its networks; return "" or why that is not possible."""
-    if effective.service.endpoint_mode != "vip" or effective.task.network_mode != "overlay":
+    service = effective.service
+    vip = service.endpoint_mode == "vip" and not service.is_job
+    if not vip or effective.task.network_mode != "overlay":
         return ""
     for attachment in effective.task.networks:
         network = network_of(pass_, effective, attachment.network)

@@ -14,8 +14,8 @@ from orchestrator.control.mirror.effective import of_oneoff
 from orchestrator.control.mirror.released import newest_of
 from orchestrator.control.mirror.serving import meets
 from orchestrator.control.planning import binds, networks, pairs
-from orchestrator.control.planning.passes import earliest
-from orchestrator.control.planning.placement import beside_partner, equipped, mistake, needs
+from orchestrator.control.planning.passes import earliest, mistake
+from orchestrator.control.planning.placement import beside_partner, equipped, needs
 from orchestrator.control.planning.room import fleet
 from scheduler.place import place
 from specs.oneoff import REMEMBERED

@@ -53,7 +53,7 @@ class Lenders:
         self.service = effective.task.partner
         self.lent = effective.task.lent
         self._pass = pass_
-        self._by_node = effective.service.mode == "global"
+        self._by_node = effective.service.per_node
         self._own = pass_.specs.of(effective.stack, effective.release, self.service)
         stack = pass_.cluster.stacks.get(effective.stack)
         count = _copies(stack, self._own) if self._own is not None else 0
@@ -65,7 +65,7 @@ class Lenders:
         ]
         self._tasks = [task for task in known if task.live]
         self._slots: Sequence[int] = range(1, count + 1)
-        if self._own is not None and self._own.service.mode == "global":
+        if self._own is not None and self._own.service.per_node:
             # Of nodes, so there may be gaps; not of tasks, which come and go in between.
             self._slots = sorted(global_slots(pass_.cluster, self._own.service, known))
 
@@ -156,7 +156,7 @@ def goes_with_partner(pass_: Pass, effective: Effective, task: Task) -> bool:
     if newest is None or newest.task.partner != effective.task.partner:
         return False
     lenders = Lenders(pass_, effective)
-    if newest.service.mode == "global":
+    if newest.service.per_node:
         if lenders.of(task.slot, task.node) is None:
             return False
     elif task.slot > _copies(stack, newest):
@@ -280,9 +280,9 @@ def members(pass_: Pass, effective: Effective, slot: int) -> Iterator[tuple[Effe
         other = pass_.specs.of(effective.stack, effective.release, name)
         if other is None or other.task.partner != effective.service.name:
             continue
-        if other.service.mode == "global":
+        if other.service.per_node:
             slots: Iterable[int] = (slot,) if _copies(stack, other) else ()
-        elif effective.service.mode == "global":
+        elif effective.service.per_node:
             slots = (slot,) if slot <= _copies(stack, other) else ()
         else:
             slots = range(slot, _copies(stack, other) + 1, mine) if mine else ()
@@ -411,7 +411,7 @@ def _missing(
     seen: Counter[str] = Counter()
     for other, slot in members(pass_, effective, task.slot):
         name = other.service.name
-        place = (task.node or "") if other.service.mode == "global" else slot
+        place = (task.node or "") if other.service.per_node else slot
         if (task.stack, name, place) in found.over:
             continue
         seen[name] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,21 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.observed import Observed
     from orchestrator.control.planning.addresses import Addresses
     from scheduler.view import Home, NodeView, Only
+
+log = logging.getLogger(__name__)
+
+
+def mistake(error: Exception, stack: str) -> str:
+    """Return why a task waits that cannot be planned: one bad fact of a stack stops no other.
+
+    What is said of a value (ValueError) is for people; the rest is a mistake of ours, logged.
+    """
+    if type(error) is ValueError:
+        return f"what is stored of it does not fit: {error}; correct the file and run `corral up`"
+    log.error("planning failed", extra={"stack": stack}, exc_info=error)
+    return (
+        f"a mistake of corral ({type(error).__name__}), tried again; the controller's log says more"
+    )
 
 
 def earliest(*times: float | None) -> float | None:

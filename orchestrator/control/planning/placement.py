@@ -6,7 +6,6 @@ carries the sentence that says why.
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,10 +17,11 @@ from orchestrator.control.mirror.ports import (
     numbers_taken,
 )
 from orchestrator.control.mirror.records import VOLUMES, Volume
-from orchestrator.control.mirror.serving import global_slots
-from orchestrator.control.planning import binds, pairs
+from orchestrator.control.mirror.serving import global_slots, stands_by
+from orchestrator.control.planning import binds, pairs, taking_turns
 from orchestrator.control.planning import homes as volume_homes
 from orchestrator.control.planning.networks import network_of
+from orchestrator.control.planning.passes import mistake
 from orchestrator.control.planning.room import fleet, fleet_in_steps, reserved
 from orchestrator.store import keys
 from scheduler import constraints
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from scheduler.steps import Steps
     from scheduler.view import Only
     from specs.task import Task
-
-log = logging.getLogger(__name__)
 
 
 def place_pending(pass_: Pass, waiting: list[Task]) -> Steps[None]:
@@ -74,7 +72,7 @@ def _beside(pass_: Pass, waiting: list[Task]) -> list[Task]:
         effective = pass_.specs.of(task.stack, task.release, task.service)
         assert effective is not None, "only who has a partner comes here"
         if key not in lenders:
-            places = _places(pass_, effective) if effective.service.mode == "global" else {}
+            places = _places(pass_, effective) if effective.service.per_node else {}
             lenders[key] = pairs.Lenders(pass_, effective), places
         known, places = lenders[key]
         partner = known.of(task.slot, places.get(task.slot))
@@ -110,7 +108,7 @@ def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
             slot = slots.get((task.stack, task.service, task.slot), [])
             key = (effective.key, effective.release)
             constraints.check(effective.service.placement.constraints)
-            if effective.service.mode == "global" and key not in places:
+            if effective.service.per_node and key not in places:
                 places[key] = _places(pass_, effective)
             node = places.get(key, {}).get(task.slot)
             if (partner := pass_.draft.task(task.partner)) is not None:
@@ -127,8 +125,12 @@ def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
         except Exception as error:  # noqa: BLE001 - told of the task; the others go on
             unfit[task.id] = mistake(error, task.stack)
     result = yield from place_in_steps(view, pending, seed=0)
+    kinds = (pending, view, found, _pair)
+    turned = yield from taking_turns.after_the_old(pass_, result.refused, *kinds)
     for task in waiting:
         yield 4
+        if task.id in turned:
+            continue
         node = result.assigned.get(task.id)
         if node is None:
             refused = unfit.get(task.id) or result.refused.get(task.id)
@@ -152,7 +154,7 @@ def _way_out(pass_: Pass, task: Task, view: Fleet) -> str:
     """Return what helps one that does not fit beside its partner, which is not moved for it."""
     first = pairs.first_of(pass_, task)
     effective = pass_.specs.of(task.stack, task.release, first.service)
-    if first.id == task.id or effective is None or effective.service.mode == "global":
+    if first.id == task.id or effective is None or effective.service.per_node:
         return ""
     elsewhere = replace(_pair(pass_, first, effective, None, []), max_per_node=0)
     others = {name: node for name, node in view.nodes.items() if name != first.node}
@@ -168,7 +170,8 @@ def _in_slots(pass_: Pass, stacks: set[str]) -> dict[tuple[str, str, int], list[
     slots: dict[tuple[str, str, int], list[Task]] = defaultdict(list)
     for stack in stacks:
         for task in pass_.draft.tasks(stack).values():
-            if task.node is not None and task.state not in FINAL:
+            kept = task.live and stands_by(pass_.cluster, task)  # it makes room for nobody
+            if task.node is not None and task.state not in FINAL and not kept:
                 slots[_slot(task)].append(task)
     return slots
 
@@ -217,19 +220,6 @@ def _try_to_assign(pass_: Pass, task: Task, effective: Effective, node: str, vie
         _wait(pass_, task, mistake(error, task.stack))
 
 
-def mistake(error: Exception, stack: str) -> str:
-    """Return why a task waits that cannot be planned: one bad fact of a stack stops no other.
-
-    What is said of a value (ValueError) is for people; the rest is a mistake of ours, logged.
-    """
-    if type(error) is ValueError:
-        return f"what is stored of it does not fit: {error}; correct the file and run `corral up`"
-    log.error("planning failed", extra={"stack": stack}, exc_info=error)
-    return (
-        f"a mistake of corral ({type(error).__name__}), tried again; the controller's log says more"
-    )
-
-
 def needs(pass_: Pass, task: Task, effective: Effective, pinned: str | None = None) -> Pending:
     """Return what a task needs of a node, whatever node it has."""
     return _pair(pass_, task, effective, pinned, [])
@@ -248,7 +238,7 @@ def refusal(pass_: Pass, task: Task) -> NoPlace:
         and other.state not in FINAL
     ]
     pinned = None
-    if effective.service.mode == "global":
+    if effective.service.per_node:
         pinned = _places(pass_, effective).get(task.slot)
     if effective.task.partner:
         partner = pairs.Lenders(pass_, effective).of(task.slot, pinned)
@@ -378,7 +368,7 @@ def _no_volume(pass_: Pass, effective: Effective, slot: int) -> str:
             return f"external volume {name} does not exist: corral volume create {name}"
         if volume is not None and volume.removing:
             return f"volume {name} is being removed; corral volume ls says what it waits for"
-        if volume is not None and volume.move is not None and volume.move.phase == "closing":
+        if volume is not None and volume.move is not None and volume.move.holds:
             return f"volume {name} is being moved to {volume.move.called}: corral volume ls"
         tied = volume is not None and not effective.on_each_node(mount.source)
         if volume is not None and tied and (why := volume_homes.undecided(pass_, volume)):
@@ -435,7 +425,8 @@ def _pending(
     cpus, memory = effective.reserved
     bound = binds.look(pass_, effective, fresh=_new(task))
     # The task of the slot that will be stopped before this one starts.
-    goes_first = effective.service.update.order == "stop-first"
+    stops_first = effective.service.update.order == "stop-first" and task.turn != "beside"
+    goes_first = stops_first or task.turn == "after"
     replaced = next((t for t in slot if goes_first and t.id != task.id), None)
     going = [] if replaced is None else [replaced, *pairs.all_followers(pass_, replaced)]
     used = [reserved(pass_, one) for one in going]

@@ -12,16 +12,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
+from orchestrator.control.mirror.observed import BY_HAND
 from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.mirror.released import beside, finish, spec_of
 from orchestrator.control.mirror.serving import is_leaving
-from orchestrator.control.planning import failing, misplaced, nowhere
+from orchestrator.control.planning import failing, holding, misplaced, nowhere
 from orchestrator.control.planning.gates import unhealthy
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ReleaseTarget
 from orchestrator.control.planning.stopping import ACK_LIMIT, unheard
 from orchestrator.control.telling.causes import explain_newest
 from orchestrator.control.telling.words import words_of
+from orchestrator.store import keys
 from scheduler.trial import marked
 from specs.kit.amounts import as_set
 from specs.states import FINAL, ReleaseState
@@ -65,6 +67,14 @@ def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> Release
     tasks = pass_.draft.tasks(release.stack).values() if rollback and release.keeps else ()
     touched = {task.service for task in tasks if task.release > release.number}
     return ReleaseTarget(release, spec, rollback, tuple({*release.keeps} - touched))
+
+
+def begin(pass_: Pass, release: Release, images: Mapping[str, str]) -> None:
+    """Have a release deployed whose images are there: its numbers count, and what it starts."""
+    pass_.draft.put(RELEASES, deploying(pass_, release, images))
+    stack = pass_.cluster.stacks.get(release.stack)
+    if stack is not None and stack.desired == "up":
+        pass_.draft.put(STACKS, stack.begun(release))
 
 
 def deploying(pass_: Pass, release: Release, images: Mapping[str, str]) -> Release:
@@ -126,18 +136,21 @@ def judge(
     if cause is not None:
         fail(pass_, release, cause.message, cause)
         return None
-    release = _noted(pass_, target, judged)
+    release = holding.promote(pass_, _noted(pass_, target, judged), judged)
     awaited = [state for state in judged if not _spared(target, state)]
     steady = sum(state.steady for state in awaited)
     wanted = sum(len(state.wanted.slots) for state in awaited)
     quiet = _quiet(pass_, stack, target, awaited)
-    if steady == wanted and quiet:
+    held = any(state.held for state in awaited)
+    if steady == wanted and quiet and not held:
         return _came_to_stay(pass_, stack, release, awaited, interested)
     release = nowhere.noted(pass_, release, awaited)
-    since = pass_.observed.settled(stack.name, release.number, steady)
+    stands = any(state.stands for state in awaited)
+    _tell_by_hand(pass_, release, awaited)
+    since = pass_.observed.settled(stack.name, release.number, steady, stands=stands)
     # A batch that is watched before the next one begins is no standstill, however long it is.
     since = max([since, *(s.moves.paused for s in awaited if s.moves.paused is not None)])
-    until = since + target.spec.deadline
+    until = max([since + target.spec.deadline, *(state.patient_until for state in awaited)])
     if pass_.now < until:
         given_up = (failing.given_up(target, t) for s in awaited for t in unhealthy(s))
         return earliest(until, *(at for at in given_up if at > pass_.now))
@@ -145,6 +158,59 @@ def judge(
     if not quiet or not all(_settled(state) for state in awaited):
         _too_late(pass_, stack, release, awaited, target.spec.deadline)
     return None
+
+
+def _tell_by_hand(pass_: Pass, release: Release, awaited: Sequence[ServiceState]) -> None:
+    """Note that all that is left of the release is somebody's to decide, where it is so."""
+    asked = [state for state in awaited if state.by_hand]
+    left = [s for s in awaited if not (s.by_hand or s.waits_for or s.moves.state == "done")]
+    text = ""
+    if asked and not left and all(s.steady == len(s.wanted.slots) for s in asked):
+        told = "; ".join(f"{state.name}: {state.held}" for state in asked)
+        text = f"{told}: corral rollout promote, or corral rollout abort"
+    if pass_.observed.watch(release.stack, release.number, BY_HAND, text):
+        pass_.told.add(release.stack)
+
+
+def judge_back(
+    pass_: Pass, stack: Stack, target: ReleaseTarget, states: Mapping[str, ServiceState]
+) -> float | None:
+    """Note in the release that was rolled back how far that is; return when to look again.
+
+    It goes on however it is: what is wrong with it may pass.
+    """
+    newest = pass_.draft.get(
+        keys.release(stack.name, stack.release),
+        pass_.cluster.releases.get((stack.name, stack.release)),
+    )
+    if newest is None or newest.back in ("done", "failed"):
+        return None
+    judged = _judged(target, states)
+    steady = sum(state.steady for state in judged)
+    wanted = sum(len(state.wanted.slots) for state in judged)
+    since = pass_.observed.settled(stack.name, -newest.number, steady)
+    until = since + target.spec.deadline
+    wrong = next((s for s in judged if s.moves.state == "failed"), None)
+    due = None
+    if steady == wanted and _quiet(pass_, stack, target, judged):
+        newest = newest.with_back("done")
+        kind, text = "release.back", f"release {target.release.number} runs again"
+    elif wrong is not None or until <= pass_.now:
+        why = f"{wrong.name}: {wrong.moves.reason}" if wrong is not None else ""
+        cause = worst(pass_, stack.name, wrong) if wrong is not None else None
+        why += f"; {cause.message}" if cause is not None else ""
+        why = why or f"no progress for {as_set(target.spec.deadline)}: {stuck(pass_, judged)}"
+        newest = newest.with_back("failed", why)
+        text = f"going back to release {target.release.number} failed: {why}"
+        kind = "release.back-failed"
+    elif newest.back:
+        return until
+    else:
+        newest, due = newest.with_back("going"), until
+        kind, text = "release.going-back", f"going back to release {target.release.number}"
+    pass_.draft.put(RELEASES, newest)
+    pass_.notes.append((kind, stack.name, text))
+    return due
 
 
 def _came_to_stay(
@@ -175,6 +241,8 @@ def _to_be_heard(
     A node that takes longer than ACK_LIMIT is not waited for, as when endpoints go.
     """
     for state in awaited:
+        if _switch_unheard(pass_, state, interested):
+            return True
         for replica in state.replicas:
             if replica.ready_since is None or replica.ready_since + ACK_LIMIT <= pass_.now:
                 continue
@@ -183,6 +251,15 @@ def _to_be_heard(
             if task is not None and unheard(pass_, task, served, interested):
                 return True
     return False
+
+
+def _switch_unheard(pass_: Pass, state: ServiceState, interested: Mapping[str, set[str]]) -> bool:
+    """Say whether nodes have yet to hear that the traffic of a service goes to others."""
+    at, revision = pass_.observed.changed_over.get(state.effective.stack, (0.0, 0))
+    if not revision or at + ACK_LIMIT <= pass_.now:
+        return False
+    found = (pass_.draft.task(t.id) for t in state.replicas if t.ready)
+    return any(unheard(pass_, t, revision, interested) for t in found if t is not None)
 
 
 def _misplaced(pass_: Pass, awaited: Iterable[ServiceState]) -> tuple[float, str]:
@@ -194,7 +271,11 @@ def _misplaced(pass_: Pass, awaited: Iterable[ServiceState]) -> tuple[float, str
     for state in awaited:
         found = ((pass_.draft.task(t), stay) for t, stay in sorted(state.misplaced.stays.items()))
         # What is lost with its node is replaced, wherever it was.
-        left = [(t, s) for t, s in found if t is not None and pass_.node_status(t.node) != "down"]
+        left = [
+            (task, stay)
+            for task, stay in found
+            if stay.broken and task is not None and pass_.node_status(task.node) != "down"
+        ]
         for task, stay in left:
             since = pass_.observed.mark(task.id).misplaced_since
             until = max(until, (pass_.now if since is None else since) + stay.patience)
@@ -245,6 +326,11 @@ def _noted(pass_: Pass, target: ReleaseTarget, judged: Sequence[ServiceState]) -
         for state in judged
         for name, required in state.unchecked
         if not required
+    ]
+    notes += [
+        f"{state.name} goes on without {name}, waited for as long as x-corral.depends_deadline says"
+        for state in judged
+        for name in sorted(state.gone_without)
     ]
     told = target.release.notes
     fresh = [note for note in notes if note not in told]
@@ -307,7 +393,8 @@ def _moves(state: ServiceState) -> bool:
 
 def _deployed(pass_: Pass, stack: Stack, release: Release) -> None:
     finish(pass_.draft, release, ReleaseState.DEPLOYED, "", at=pass_.wall)
-    pass_.draft.put(STACKS, stack.with_running(release.number))
+    record = pass_.draft.get(keys.stack(stack.name), stack)
+    pass_.draft.put(STACKS, record.with_running(release.number))
 
 
 def fail(pass_: Pass, release: Release, reason: str, cause: Cause | None = None) -> None:

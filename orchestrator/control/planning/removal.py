@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import Dependencies, dependencies_of
-from orchestrator.control.mirror.records import RELEASES, STACKS, VOLUMES
+from orchestrator.control.mirror.records import RELEASES, SCHEDULES, STACKS, VOLUMES
 from orchestrator.control.mirror.released import finish, spec_at
 from orchestrator.control.mirror.users import all_volumes, names_of, users
 from orchestrator.control.planning import binds, oneoffs, stopping
@@ -51,6 +51,8 @@ def plan_removal(pass_: Pass, stack: Stack) -> None:
             assert number == release.number
             pass_.draft.delete(RELEASES, release)
         binds.forget(pass_, stack.name)
+    for record in pass_.draft.schedules(stack.name):
+        pass_.draft.delete(SCHEDULES, record)
     pass_.draft.delete(STACKS, stack)
 
 

@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.planning import (
+    deadlines,
     failing,
     gates,
+    holding,
+    jobs,
     misplaced,
     nowhere,
     pairs,
+    standby,
     staying,
     stopping,
 )
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from scheduler.reconcile import CreateTask
     from scheduler.steps import Steps
     from specs.api import Stack
+    from specs.stack import UpdateConfig
     from specs.task import Task
 
 
@@ -82,22 +87,28 @@ def _plan_service(
     target: ReleaseTarget,
 ) -> Steps[ServiceState]:
     """Plan one service: what should be, may it start, what moves, and how far it is then."""
+    tasks = jobs.of_this_iteration(pass_, stack, effective, tasks, target)
     state = yield from _as_wanted(pass_, stack, effective, tasks, target)
     yield len(tasks) // 2
     state.networks = ensure_vips(pass_, effective) if state.wanted.slots else ""
     held = gates.created(stack, state.name)
-    gate = not held and _may_start(state, states, target)
+    gate = not held and _may_start(pass_, state, states, target)
     state.waits_for = held or state.waits_for
     yield from _decide(pass_, stack, state, target, gate=gate)
+    waiting = 0 if state.must_end else len(state.plan.queued)
+    state.settled += waiting
     yield len(tasks)
     for task in pairs.left_behind(pass_, effective, tasks):
         stopping.begin(pass_, task, grace=target.grace)
     yield from _perform(pass_, state, tasks, target, gate=gate)
     _mark_misplaced(pass_, stack, state, tasks, target)
     staying.judge(pass_, stack, state, target)
+    state.steady += waiting
     if held:
         state.settled = state.steady = _prepared(state)
+    standby.change_over(pass_, stack, target, state)
     failing.look(pass_, target, state, states)
+    deadlines.look(pass_, target, state, states)
     nowhere.look(pass_, state)
     yield len(tasks)
     return state
@@ -119,14 +130,19 @@ def _as_wanted(
     carried = name in target.beside
     if carried or target.only_starts or name in target.keeps:
         stopped = name in target.keeps or target.only_starts
-        kept = as_it_is(pass_, effective, kept.wanted, replicas, stopped=stopped)
+        there = standby.serving(stack, name, replicas)
+        kept = as_it_is(pass_, effective, kept.wanted, there, stopped=stopped)
+    wanted, replicas = standby.look(pass_, stack, target, effective, kept.wanted, replicas)
+    if not carried and target.release.state is ReleaseState.DEPLOYING:
+        replicas = holding.without_abandoned(pass_, stack, effective, replicas)
+    held = holding.hold(pass_, stack, target, effective, wanted, replicas)
     state = ServiceState(
         name,
         effective,
-        kept.wanted,
+        held.wanted,
         replicas,
         carried=carried,
-        own_specs=kept.specs,
+        own_specs={**kept.specs, **held.specs},
         misplaced=wrong,
     )
     state.must_end = any(
@@ -136,6 +152,7 @@ def _as_wanted(
     )
     serving = (t for t in gates.current(state) if t.done or (t.ready and not state.must_end))
     state.settled = len({t.slot for t in serving if t.done or t.live})
+    holding.judge(pass_, state, target.release, held)
     return state
 
 
@@ -145,7 +162,7 @@ def _prepared(state: ServiceState) -> int:
 
 
 def _may_start(
-    state: ServiceState, states: Mapping[str, ServiceState], target: ReleaseTarget
+    pass_: Pass, state: ServiceState, states: Mapping[str, ServiceState], target: ReleaseTarget
 ) -> bool:
     """Say whether nothing the service depends on holds it back; note whom it waits for."""
     wanted, effective = state.wanted, state.effective
@@ -153,7 +170,8 @@ def _may_start(
         return True
     found = gates.unchecked(effective.service, states, wanted)
     state.unchecked = tuple((name, edge.required) for name, edge in found)
-    state.waits_for = gates.waits_for(effective.service, states, wanted)
+    state.gone_without = deadlines.gone_without(pass_, target, state.name)
+    state.waits_for = gates.waits_for(effective.service, states, wanted, state.gone_without)
     return not state.waits_for
 
 
@@ -173,14 +191,22 @@ def _decide(
         state.moves = Moves(stop=stops, state="done")
         return
     state.moves = yield from advance_in_steps(
-        wanted,
+        wanted.without(state.plan.queued),
         state.replicas,
-        service.rollback if target.rollback else service.update,
+        service.rollback if target.rollback else _watched(service.update, wanted),
         release=state.effective.release,
         gate=gate,
         updating=not state.carried and _updating(pass_, stack, state, target),
         now=pass_.now,
     )
+
+
+def _watched(update: UpdateConfig, wanted: WantedService) -> UpdateConfig:
+    """Return how it is updated: a canary is on trial for as long as it is to be good."""
+    if not wanted.beside or update.canary is None:
+        return update
+    monitor = max(update.monitor, update.canary.seconds)
+    return update.model_copy(update={"monitor": monitor})
 
 
 def _perform(
@@ -198,10 +224,17 @@ def _perform(
     for create in creates:
         own = state.own_specs.get(create.slot, state.effective)
         fresh = target.renews and not state.carried and _anew(tasks, create)
-        made = create_task(pass_, own, create, gate=gate, waits_for=state.waits_for, fresh=fresh)
+        made = create_task(
+            pass_,
+            own,
+            create,
+            gate=gate,
+            waits_for=state.waits_for,
+            fresh=fresh,
+            turn="beside" if create.slot in state.wanted.beside else "",
+        )
         if create.slot in slots:
-            why = why_made(pass_, slots[create.slot], made)
-            pass_.draft.because[made.id] = why
+            pass_.draft.because[made.id] = why_made(pass_, slots[create.slot], made)
         yield 2
     let_run(
         pass_,

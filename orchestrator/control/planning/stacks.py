@@ -7,7 +7,7 @@ them together, then what is left over: withdrawn tasks, resting addresses, histo
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.control.planning import (
     networks,
@@ -17,12 +17,14 @@ from orchestrator.control.planning import (
     releases,
     removal,
     restarts,
+    rollout_rows,
+    schedules,
     stopping,
 )
 from orchestrator.control.planning.frozen import plan_frozen
 from orchestrator.control.planning.moving import stop_users
-from orchestrator.control.planning.passes import earliest
-from orchestrator.control.planning.placement import mistake, place_pending
+from orchestrator.control.planning.passes import earliest, mistake
+from orchestrator.control.planning.placement import place_pending
 from orchestrator.control.planning.services import plan_services
 from scheduler.steps import STEP
 from specs.states import FINAL, UNPLACED, WANTED, Desired, ReleaseState, TaskState
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from orchestrator.control.planning.passes import Pass
-    from orchestrator.control.wanted import Outgoing
     from scheduler.steps import Steps
     from specs.api import Stack
     from specs.task import Task
@@ -46,8 +47,16 @@ PERSISTENT = 15.0  # seconds of the same that are no passing thing
 Dues = dict[str, float | None]
 
 
+class Audience(Protocol):
+    """Who is told of networks: ``wanted.Outgoing``, or nobody where nothing is written."""
+
+    def interested(self, networks: Iterable[str]) -> dict[str, set[str]]:
+        """Return, for each network, the nodes that are told about it."""
+        ...
+
+
 def look(
-    pass_: Pass, stacks: Iterable[str], out: Outgoing, *, over: bool
+    pass_: Pass, stacks: Iterable[str], out: Audience, *, over: bool
 ) -> Steps[tuple[Dues, float | None]]:
     """Decide, in steps, for these stacks and, if ``over``, for what belongs to none.
 
@@ -58,7 +67,7 @@ def look(
     return dues, over_due
 
 
-def _look_at_all(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> Steps[Dues]:
+def _look_at_all(pass_: Pass, stacks: Iterable[str], out: Audience) -> Steps[Dues]:
     due: Dues = {}
     names = sorted(stacks)
     deploying = {name for name in names if releases.under_way(pass_, name)}
@@ -103,8 +112,19 @@ def _look_at_all(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> Steps[Due
     yield from place_pending(pass_, waiting)
     for name in names:
         if name in pass_.cluster.stacks:
-            due[name] = earliest(due[name], oneoffs.plan(pass_, pass_.cluster.stacks[name]))
+            stack = pass_.cluster.stacks[name]
+            again = earliest(_schedules(pass_, stack), oneoffs.plan(pass_, stack))
+            due[name] = earliest(due[name], again)
     return due
+
+
+def _schedules(pass_: Pass, stack: Stack) -> float | None:
+    """Move the stack's schedules on; return when to look again."""
+    try:
+        return schedules.plan(pass_, stack)
+    except Exception as error:  # noqa: BLE001 - told of the stack; the others go on
+        pass_.notes.append(("schedule.mistake", stack.name, mistake(error, stack.name)))
+        return pass_.now + AFTER_MISTAKE
 
 
 def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> Steps[float | None]:
@@ -130,9 +150,14 @@ def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> S
             return None
     yield len(pass_.draft.tasks(stack.name)) // 4
     states = yield from plan_services(pass_, stack, target)
-    due = releases.judge(pass_, stack, target, states, interested)
+    if target.rollback:
+        due = releases.judge_back(pass_, stack, target, states)
+    else:
+        due = releases.judge(pass_, stack, target, states, interested)
+    rollout_rows.note(pass_, stack, target, states)
     if target.release.state is ReleaseState.DEPLOYED:
-        networks.drop_vips(pass_, stack.name, set(target.spec.services))
+        serving = {name for name, service in target.spec.services.items() if not service.is_job}
+        networks.drop_vips(pass_, stack.name, serving)
         keep = {
             found.id
             for _, wanted in target.spec.all_networks()
@@ -188,7 +213,7 @@ def _strays(pass_: Pass, stack: str) -> None:
         stopping.begin(pass_, task, graceful=False)
 
 
-def _look_over(pass_: Pass, out: Outgoing) -> Steps[float | None]:
+def _look_over(pass_: Pass, out: Audience) -> Steps[float | None]:
     """Decide what belongs to no stack: addresses that rested, leases and contents unused.
 
     Return when to look again.

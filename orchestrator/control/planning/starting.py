@@ -7,8 +7,9 @@ still serves; that it may run then is said here, and until then what it waits fo
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from orchestrator.control.mirror.serving import stands_by
 from orchestrator.control.planning import pairs
 from orchestrator.control.telling.words import words_of
 from specs.stack import task_name
@@ -31,9 +32,13 @@ def create_task(
     gate: bool,
     waits_for: str = "",
     fresh: bool = False,
+    turn: Literal["", "beside"] = "",
 ) -> Task:
-    """Create a task; it is told to get ready, and to run at once where nothing holds it back."""
-    ends_first = create.replaces is not None and effective.service.update.order == "stop-first"
+    """Create a task; it is told to get ready, and to run at once where nothing holds it back.
+
+    One that replaces another is let run once it is known whether both fit. ``turn``: Task.turn.
+    """
+    ends_first = create.replaces is not None
     paired = bool(effective.task.partner)  # it starts after its partner, which is not known yet
     task = Task(
         id=pass_.new_id("t"),
@@ -47,6 +52,7 @@ def create_task(
         attempt=create.attempt,
         pending_reason=f"waits for {waits_for}" if waits_for else "",
         fresh_volumes=fresh,
+        turn=turn,
         created_at=pass_.made_at(effective.stack),
         status=TaskStatus(state=TaskState.NEW),
     )
@@ -104,8 +110,10 @@ def let_run(
             continue
         if wanted.slots.get(task.slot) != task.spec_hash:
             continue
+        if current.node is None and not current.turn and _replaces(pass_, task, slots[task.slot]):
+            continue  # whether both fit is known once it has a node, see placement
         holder = None
-        if order == "stop-first":
+        if current.turn == "after" or (order == "stop-first" and current.turn != "beside"):
             stays = at_home(task)
             holder = _held_by(pass_, task, slots[task.slot], displaced, stays=stays)
         reason = f"waits for {blocked}" if blocked else ""
@@ -123,6 +131,13 @@ def _say_or_run(pass_: Pass, current: Task, reason: str) -> None:
         pass_.draft.put_task(started if current.node is None else started.with_reason(""))
     elif current.node is not None and current.pending_reason != reason:
         pass_.draft.put_task(current.with_reason(reason))
+
+
+def _replaces(pass_: Pass, task: Task, slot: list[Task]) -> bool:
+    """Say whether a task of another spec runs in the slot."""
+    known = (pass_.draft.task(other.id) for other in slot)
+    there = (t for t in known if t is not None and not stands_by(pass_.cluster, t))
+    return any(t.live and t.spec_hash != task.spec_hash for t in there)
 
 
 def tasks_by_slot(tasks: Iterable[Task]) -> dict[int, list[Task]]:
@@ -148,6 +163,7 @@ def _held_by(
             other is not None
             and other.id != task.id
             and other.state not in FINAL
+            and not (other.live and stands_by(pass_.cluster, other))
             and (not other.live or other.spec_hash != task.spec_hash or other.id in displaced)
             and (stays or pass_.node_status(other.node) != "down")
         ):

@@ -17,7 +17,7 @@ from specs.states import ReleaseState
 if TYPE_CHECKING:
     from orchestrator.control.planning.passes import Pass
     from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
-    from specs.api import Stack
+    from specs.api import Release, Stack
 
 
 def judge(pass_: Pass, stack: Stack, state: ServiceState, target: ReleaseTarget) -> None:
@@ -43,14 +43,18 @@ def judge(pass_: Pass, stack: Stack, state: ServiceState, target: ReleaseTarget)
     state.steady = sum(at <= pass_.now for at in slots.values())
     if target.release.state is ReleaseState.DEPLOYING:
         state.steady_at = earliest(*(at for at in slots.values() if at > pass_.now))
-    words = "" if state.carried else _words(state, tried, serve=len(slots))
+    words = "" if state.carried else _words(state, target.release, tried, serve=len(slots))
     if pass_.observed.watch(stack.name, target.release.number, state.name, words):
         pass_.told.add(stack.name)
 
 
-def _words(state: ServiceState, tried: float, *, serve: int) -> str:
+def _words(state: ServiceState, release: Release, tried: float, *, serve: int) -> str:
     """Return that time alone is missing, for whoever waits; "" where it is not so."""
     total = len(state.wanted.slots)
+    if state.held:
+        paused = state.name in release.paused
+        help_ = "; corral rollout resume goes on with it" if paused else ""
+        return f"{state.held}{help_}" if state.stands else ""
     if serve == total:
         return (
             f"all of it runs; watched for {as_set(tried)} before that counts"

@@ -32,7 +32,7 @@ def wanted_service(
     """Return what the service should be: its slots, and where they are bound to a node."""
     service = effective.service
     nodes: dict[int, str] = {}
-    if service.mode == "global":
+    if service.per_node:
         nodes = global_slots(pass_.cluster, service, tasks)
         slots = dict.fromkeys(nodes, effective.hash)
     else:
@@ -46,6 +46,7 @@ def wanted_service(
         effective.exclusive,
         asked=stack.asked.get(service.name, 0),
         asked_again=stack.asked_again.get(service.name, 0),
+        at_once=service.max_concurrent,
     )
 
 
@@ -71,6 +72,20 @@ def replica(
     return made
 
 
+def must_leave(pass_: Pass, task: Task) -> str:
+    """Return why a task is to leave its node, which works: "" where it need not."""
+    place, view = pass_.place(task.node), pass_.view(task.node)
+    name = view.name if view is not None else task.node
+    if place.draining:
+        return f"{name} is to be empty"
+    return f"nothing more fits on {name}" if _crowded(task, place) else ""
+
+
+def _crowded(task: Task, place: Whereabouts) -> bool:
+    """Say whether it cannot be made where it is, since nothing more fits there."""
+    return task.status.crowded and place.status in HEARD and not task.status.runs
+
+
 def _tied(pass_: Pass, task: Task, effective: Effective | None) -> bool:
     """Say whether the task stays with its node whatever becomes of that."""
     return effective is not None and (
@@ -82,7 +97,7 @@ def _tied(pass_: Pass, task: Task, effective: Effective | None) -> bool:
 def at_home(pass_: Pass, task: Task, effective: Effective) -> bool:
     """Say whether the task can run on one node only: its data is there, or it is that node's."""
     return (
-        effective.service.mode == "global"
+        effective.service.per_node
         or bool(homes(pass_, effective, task.slot))
         or binds.tied(pass_, effective)
     )
@@ -98,8 +113,7 @@ def _replica(
     displaced: bool,
 ) -> Replica:
     status = place.status
-    # What cannot be made where it is, since nothing more fits there, goes where it can.
-    crowded = task.status.crowded and place.status in HEARD and not task.status.runs
+    crowded = _crowded(task, place)
     stays = (place.leaves or crowded) and _tied(pass_, task, effective)
     spec = effective.service.task if effective is not None else NO_SPEC
     lived = pass_.now - mark.ready_since if mark.ready_since is not None else mark.lived
@@ -116,7 +130,7 @@ def _replica(
         leaving=task.leaving,
         lost=lost,
         awaited=lost and (pass_.brake or place.returning),
-        evicted=(place.draining or crowded) and not stays,
+        evicted=(place.draining or crowded) and not (stays or displaced),
         displaced=displaced,
         unheard=status not in HEARD,
         returned_at=place.returned_at,
@@ -126,6 +140,7 @@ def _replica(
         was_ready=mark.was_ready,
         has_run=any(r.started_at is not None for r in task.status.runs)
         or task.state in (TaskState.RUNNING, TaskState.COMPLETE),
+        after=task.turn == "after",
         checked=task.status.health is not Health.NONE,
         unhealthy=task.status.health is Health.UNHEALTHY,
         pending_since=mark.pending_since,

@@ -67,6 +67,7 @@ def volume_rows(
             move=_move(record, going.get(record.name)),
             kept=_kept(cluster, record),
             moved=record.moved,
+            along=_along(record),
             reason=_why_still(cluster, record) if record.removing else _lost(cluster, record),
         )
         for record in cluster.volumes.values()
@@ -126,6 +127,11 @@ def _kept(cluster: Cluster, record: Volume) -> str:
         return ""
     node = cluster.nodes.get(record.kept.node)
     return node.name if node is not None else record.kept.home
+
+
+def _along(record: Volume) -> tuple[str, ...]:
+    of = record.move or record.kept
+    return of.along if of is not None else ()
 
 
 def _lost(cluster: Cluster, volume: Volume) -> str:

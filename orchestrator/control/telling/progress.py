@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.control.mirror.node_view import node_status
+from orchestrator.control.mirror.observed import BY_HAND
 from orchestrator.control.mirror.released import beside, completed, spec_of
 from orchestrator.control.mirror.serving import is_ready
 from orchestrator.control.mirror.successors import asks_the_same, successor
@@ -213,6 +214,9 @@ class _Story:
                 yield from self._kept_end(release, kept)
             elif release.state in OVER:
                 yield self._end(release)
+            elif by_hand := self._watching(BY_HAND):
+                # It goes on when somebody says so, which may be tomorrow.
+                yield self._line("end", state=release.state.value, ok=True, message=by_hand)
         else:
             yield from self._gone_news()
 

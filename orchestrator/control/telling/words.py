@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import node_status
 from orchestrator.control.mirror.released import spec_in_force, spec_of
-from orchestrator.control.mirror.serving import is_leaving, serving, wanted_count
+from orchestrator.control.mirror.serving import is_leaving, queued, serving, wanted_count
 from specs.api import ProblemRow, Release, ReleaseRow
 from specs.kit import masking
 from specs.kit.amounts import as_set, size, some, span
@@ -69,7 +69,7 @@ def _words_of(cluster: Mirror, task: Task, now: float | None) -> TaskWords:
     if stopping:
         return TaskWords("stopping", stopping=True)
     if task.state is TaskState.RUNNING:
-        return _running(task, now)
+        return _running(task, now, _beside(cluster, task))
     reason = task.pending_reason or task.status.reason
     # That a new task has not been looked at yet is not worth a word of its own.
     word = "pending" if task.state is TaskState.NEW else task.state.value
@@ -94,7 +94,22 @@ def _unheard_text(cluster: Mirror, task: Task, status: str) -> str:
     return f"{text}; waits for it because {what} is there" if what else text
 
 
-def _running(task: Task, now: float | None) -> TaskWords:
+def _beside(cluster: Mirror, task: Task) -> str:
+    """Return what an update has a task do or wait for that runs: words for people, or ""."""
+    stack = cluster.stacks.get(task.stack)
+    release = cluster.releases.get((task.stack, stack.release)) if stack is not None else None
+    if stack is None or release is None:
+        return ""
+    standby = stack.standby.get(task.service)
+    if standby is not None and task.spec_hash in standby.hashes:
+        return "kept to go back to, no traffic" if standby.since else "no traffic yet"
+    old = task.release < release.number and task.service in (release.updates or ())
+    if release.state is ReleaseState.DEPLOYING and old and task.service in release.paused:
+        return "its rollout is paused"
+    return ""
+
+
+def _running(task: Task, now: float | None, beside: str = "") -> TaskWords:
     status, run = task.status, task.status.run
     if run is not None and run.finished_at is not None and status.held and status.reason:
         return TaskWords(f"restarting: {status.reason}", status.reason, restarting=True)
@@ -121,7 +136,7 @@ def _running(task: Task, now: float | None) -> TaskWords:
     held = f"restart waits for {task.restart_waits}" if task.restart_waits else ""
     misplaced = f"misplaced: {task.misplaced}" if task.misplaced else ""
     paused = "paused" if status.paused else "is being paused" if task.paused else ""
-    notes = [note for note in (paused, health, held, unready, said, misplaced) if note]
+    notes = [note for note in (beside, paused, health, held, unready, said, misplaced) if note]
     return TaskWords(text + (f" ({', '.join(notes)})" if notes else ""), reason)
 
 
@@ -165,7 +180,7 @@ def tied(cluster: Mirror, task: Task, *, drained: bool = False) -> str:
     """
     spec = spec_of(cluster, cluster.releases.get((task.stack, task.release)))
     service = spec.services.get(task.service) if spec is not None else None
-    if spec is None or service is None or (drained and service.mode == "global"):
+    if spec is None or service is None or (drained and service.per_node):
         return ""
     for mount in service.task.mounts:
         if mount.type == "volume" and mount.source is not None:
@@ -199,6 +214,42 @@ def service_counts(
     }
 
 
+def is_complete(cluster: Mirror, stack: Stack, tasks: Iterable[Task]) -> bool:
+    """Say whether every service of the stack has all that it should have now."""
+    mine = list(tasks)
+    spec = spec_in_force(cluster, stack)
+    for name, (serve, wanted) in service_counts(cluster, stack, mine).items():
+        if serve < wanted:
+            service = spec.services[name] if spec is not None else None
+            own = [task for task in mine if task.service == name]
+            if service is None or serve + queued(stack, service, own) < wanted:
+                return False
+    return True
+
+
+def job_words(cluster: Mirror, stack: Stack, tasks: Iterable[Task]) -> tuple[str, ...]:
+    """Return how far the stack's jobs are that have not completed: ``work: complete 3/5``."""
+    spec = spec_in_force(cluster, stack)
+    if spec is None or stack.desired != "up":
+        return ()
+    mine, found = list(tasks), []
+    for name, (_, wanted) in service_counts(cluster, stack, mine).items():
+        service = spec.services[name]
+        own = [task for task in mine if task.service == name]
+        done = {t.slot for t in own if t.state is TaskState.COMPLETE and not is_leaving(t)}
+        if not service.is_job or len(done) >= wanted:
+            continue
+        runs = len({t.slot for t in own if t.state is TaskState.RUNNING and not is_leaving(t)})
+        waits = queued(stack, service, own)
+        more = [
+            f"{count} {word}" for count, word in ((runs, "running"), (waits, "queued")) if count
+        ]
+        found.append(
+            f"{name}: complete {len(done)}/{wanted}" + (f" ({', '.join(more)})" if more else "")
+        )
+    return tuple(found)
+
+
 def stack_status(stack: Stack, release: Release | None, *, complete: bool) -> str:
     """Return one word: how the stack is, or what is being done with it."""
     if stack.desired == "removed":
@@ -209,7 +260,7 @@ def stack_status(stack: Stack, release: Release | None, *, complete: bool) -> st
         return "unknown"
     match release.state:
         case ReleaseState.PENDING | ReleaseState.DEPLOYING | ReleaseState.FAILED:
-            return release.state.value
+            return "paused" if release.paused and not release.over else release.state.value
         case _ if stack.created and not complete:
             return "created"
         case _:

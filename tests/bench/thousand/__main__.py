@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -74,8 +75,8 @@ class Cluster:
     found: list[Figures] = field(default_factory=list)
 
     async def __aenter__(self) -> Self:
-        (self.folder / "nodes").mkdir()
-        (self.folder / "run").mkdir()
+        (self.folder / "nodes").mkdir(exist_ok=True)
+        (self.folder / "run").mkdir(exist_ok=True)
         pipe = asyncio.subprocess.PIPE
         python = (sys.executable, "-m")
         self.fleet = await asyncio.create_subprocess_exec(
@@ -168,7 +169,7 @@ class Cluster:
 
     async def step(self, name: str, do: Callable[[], Any]) -> Figures:
         """Do it; note what it took. ``do`` may return the seconds that count, and words."""
-        profiled = self.profiled == name and not (self.folder / "profile").exists()
+        profiled = name.startswith(self.profiled or "-") and not (self.folder / "profile").exists()
         if profiled:
             self.controller.send_signal(signal.SIGUSR2)
             await asyncio.sleep(0.2)
@@ -216,9 +217,18 @@ def project(
 
 
 async def measure(
-    cluster: Cluster, stacks: int, *, idle: float, rounds: int, changes: Collection[str] = CHANGES
+    cluster: Cluster,
+    stacks: int,
+    *,
+    idle: float,
+    rounds: int,
+    changes: Collection[str] = CHANGES,
+    there: bool = False,
 ) -> list[Figures]:
-    """Bring everything up, leave it alone, change a service, lose a node."""
+    """Bring everything up, leave it alone, change a service, lose a node.
+
+    ``there``: the stacks are in the controller's state already; its nodes have nothing yet.
+    """
     names = [f"app{number:03d}" for number in range(1, stacks + 1)]
 
     async def met() -> None:
@@ -242,6 +252,13 @@ async def measure(
             for name in names:
                 group.create_task(one(name))
 
+    async def again() -> None:
+        for name in names:
+            while not all(
+                task["ready"] for task in (await cluster.get(f"/v1/stacks/{name}/tasks"))["tasks"]
+            ):
+                await asyncio.sleep(0.5)
+
     async def rest() -> tuple[float, str]:
         cpu = cluster.cpu()
         await asyncio.sleep(idle)
@@ -249,10 +266,11 @@ async def measure(
         return idle, f"{100 * share:.1f} % of a core"
 
     await cluster.step("all nodes met", met)
-    await cluster.step("all stacks up", up)
+    await cluster.step("all stacks up", again if there else up)
     await asyncio.sleep(min(idle, 15.0))  # what is late
     await cluster.step("idle", rest)
     values: dict[str, dict[str, str]] = {name: {} for name in names}
+    begun = int(time.time()) if there else 1  # other values than the runs before
     for number in range(rounds):
         for what, stack, service in (
             (CHANGES[0], names[-1], "s3"),
@@ -261,7 +279,7 @@ async def measure(
         ):
             if what not in changes:
                 continue
-            values[stack][service] = str(1 + number)
+            values[stack][service] = str(begun + number)
 
             async def change(stack: str = stack) -> None:
                 public = stack == names[0]
@@ -303,7 +321,14 @@ async def lose(cluster: Cluster, node: str, there: set[str]) -> tuple[float, str
 async def run(cluster: Cluster, asked: argparse.Namespace) -> None:
     changes = CHANGES[:2] if asked.quick else CHANGES
     async with cluster:
-        await measure(cluster, asked.stacks, idle=asked.idle, rounds=asked.rounds, changes=changes)
+        await measure(
+            cluster,
+            asked.stacks,
+            idle=asked.idle,
+            rounds=asked.rounds,
+            changes=changes,
+            there=asked.state is not None,
+        )
 
 
 def main() -> None:
@@ -315,12 +340,15 @@ def main() -> None:
     add("--rounds", type=int, default=3)
     add("--quick", action="store_true", help="without the change one by one")
     add("--profile", default="", help="the step of which the controller leaves a profile")
+    add("--state", type=Path, help="begin with the controller's state of a run that was kept")
     add("--keep", type=Path, help="a new folder for the controller's log, turns and profile")
     asked = parser.parse_args()
     with contextlib.ExitStack() as stack:
         made = tempfile.TemporaryDirectory(prefix="corral-thousand-")
         folder = asked.keep or Path(stack.enter_context(made))
         folder.mkdir(exist_ok=True)
+        if asked.state is not None:
+            shutil.copytree(asked.state / "state", folder / "state")
         cluster = Cluster(asked.agents, folder, profiled=asked.profile)
         asyncio.run(run(cluster, asked))
 

@@ -33,6 +33,15 @@ services:
     stop_grace_period: 0s
 volumes: {{data: {{}}}}
 """
+TWO = f"""
+services:
+  db:
+    image: busybox
+    command: [sh, -c, "{WRITE}"]
+    volumes: [data:/data, more:/more]
+    stop_grace_period: 5s
+volumes: {{data: {{}}, more: {{}}}}
+"""
 AT = "/var/lib/corral/agent/volumes"
 FILL = """
 mkdir -p deep/er; echo text > file; chown 7:8 file; chmod 0640 file; ln file second
@@ -178,3 +187,31 @@ def test_what_cannot_be_is_refused_and_what_is_taken_back_goes_on(cluster):
     assert [row["id"] for row in cluster.ready("db")] == [pid], "nobody was stopped"
     assert unbroken(lines(cluster, source))
     cluster("down", "-v")
+
+
+def test_two_volumes_of_a_service_go_as_one_and_come_back(cluster):
+    cluster.compose(TWO)
+    cluster("up", "-d")
+    source = home(cluster)
+    target = next(node for node in ("n2", "n3", "n1") if node != source)
+    sh(cluster, source, f"echo text > {AT}/app_more/_data/file")
+    cluster.until("it writes", lambda: len(lines(cluster, source)) > 5)
+    refused = cluster("volume", "move", "app_more", "--to", target, code=1)
+    command = f"corral volume move app_more app_data --to {target}"
+    assert command in refused.stderr, refused.stderr
+    done = cluster(*command.split()[1:])
+    for name in ("app_data", "app_more"):
+        assert f"volume {name} is on {target}" in done.stderr
+        assert cluster.get(f"/v1/volumes/{name}")["node"] == target
+    cluster.until("it runs", lambda: [r["node"] for r in cluster.ready("db")] == [target])
+    assert sh(cluster, target, f"cat {AT}/app_more/_data/file") == "text\n"
+    count = len(lines(cluster, target))
+    cluster.until("it writes on", lambda: len(lines(cluster, target)) > count)
+    assert unbroken(lines(cluster, target))
+    back = cluster("volume", "move", "app_data", "--back")
+    assert f"volume app_more is on {source}" in back.stderr, back.stderr
+    cluster.until("it runs", lambda: [r["node"] for r in cluster.ready("db")] == [source])
+    cluster.until("it writes there", lambda: unbroken(lines(cluster, source)))
+    cluster("volume", "move", "app_data", "--confirm")
+    cluster("down", "-v")
+    cluster.until("all is gone", lambda: not any(left(cluster).values()))

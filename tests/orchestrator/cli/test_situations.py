@@ -60,6 +60,10 @@ VERBS = {
     "attach": Verb("attach web", code=7),
     "cp": Verb("cp web:/etc/hosts -"),
     "scale": Verb("scale web=1", unread=(0,)),
+    "history": Verb("history"),
+    "diff": Verb("diff"),
+    "schedule": Verb("schedule ls", **BESIDE),
+    "rollout": Verb("rollout status"),
     "restart": Verb("restart -t 0 web", unread=(0,)),
     "create": Verb("create", absent=None, unread=(0,)),
     "start": Verb("start web", unread=(0,)),
@@ -146,12 +150,15 @@ class Shop:
             ("GET", stack, {**detail, "services": [web], "volumes": []}),
             ("GET", f"{stack}/tasks", lambda _: {"tasks": [self.web, *self.ended]}),
             ("GET", f"{stack}/progress", lambda _: Lines([end])),
+            ("GET", f"{stack}/history", {"releases": [{**release, "running": True}]}),
+            ("GET", f"{stack}/diff", {"stack": "shop", "before": 2, "after": 3, "changes": []}),
             ("GET", f"{stack}/logs", lambda _: self._goes_on({"name": "web-1", "line": "y"})),
             ("GET", f"{stack}/usage", lambda _: self._told({"tasks": [self.web]})),
             ("GET", f"{stack}/processes", {"tasks": [{**self.web, "processes": [PROCESS]}]}),
             ("POST", f"{stack}/releases", {**release, "warnings": []}),
             ("POST", f"{stack}/runs", lambda _: Lines([{**end, "task": "t-web", "name": "once"}])),
             ("POST", f"{stack}/scale", lambda _: detail),
+            ("GET", f"{stack}/rollout", ROLLOUT),
             ("POST", f"{stack}/start", {**release, "release": 3, "completed": []}),
             ("POST", f"{stack}/restart", lambda _: self._again({"tasks": ["t-web"]})),
             ("POST", f"{stack}/stop", lambda _: self._ends(detail)),
@@ -167,6 +174,7 @@ class Shop:
             ("GET", "/v1/tasks/t-web/archive", ARCHIVE),
             ("GET", "/v1/events", lambda _: self._goes_on({"time": NOW, "kind": "task.running"})),
             ("GET", "/v1/nodes", {"nodes": [{"id": "n1", "name": "alpha", "status": "ready"}]}),
+            ("GET", "/v1/schedules", {"schedules": []}),
             ("GET", "/v1/networks", {"networks": []}),
             ("GET", "/v1/volumes", {"volumes": []}),
             ("GET", "/v1/secrets", {"contents": []}),
@@ -227,6 +235,23 @@ class Shop:
         return [(r.method, r.path) for r in self.fake.requests if r.method != "GET"]
 
 
+ROLLOUT = {
+    "stack": "shop",
+    "release": 3,
+    "state": "deploying",
+    "running": 2,
+    "services": [
+        {
+            "service": "web",
+            "way": "canary",
+            "state": "canary",
+            "updated": 0,
+            "total": 4,
+            "unavailable": 0,
+            "waits": "1 canary of 4 beside the old tasks",
+        }
+    ],
+}
 PROCESS = {"pid": 1, "parent": 0, "user": "root", "cpu": 0.0, "started": NOW, "command": "sleep"}
 TAR = bytes(1 << 20)
 ARCHIVE = (

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from agent.tasks.record import Record
     from specs.api import Restarted, Started
+    from specs.plans import Plan
     from specs.task import Task
     from specs.wire import (
         Acknowledged,
@@ -234,6 +235,9 @@ class FakeAgents:
         self.missing -= {request.tag, *request.build.tags}
         yield BuildEvent(digest=f"sha256:built-{request.tag}")
 
+    async def images(self, node: str) -> tuple[Any, ...]:
+        return ()
+
     async def transfer(self, node: str, image: str) -> tuple[int, int]:
         return self.transfers.get(image, (0, 0))
 
@@ -368,6 +372,9 @@ class Rig:
     async def up(self, project: dict[str, Any], stack: str = "app", **more: Any) -> int:
         row = await self.control.deploy(stack, self.request(project, stack, **more))
         return row.number
+
+    async def plan(self, project: dict[str, Any], stack: str = "app", **more: Any) -> Plan:
+        return await self.control.plan(stack, self.request(project, stack, **more))
 
     async def start(self, *services: str, stack: str = "app") -> Started:
         self.deploys += 1

@@ -8,24 +8,32 @@ is at one home, and nothing of the move is left but what the row tells.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from dataclasses import dataclass, field
 
 import pytest
 
 from orchestrator.control.deploy import moving as acting
 from orchestrator.control.deploy.moving import differences
-from orchestrator.control.mirror.records import KeptCopy, Volume, VolumeMove
+from orchestrator.control.mirror.records import VOLUMES, KeptCopy, Volume, VolumeMove
 from orchestrator.control.planning.moving import MoveFacts, decide
-from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable
-from specs.objects import CreateVolume, MoveVolume, VolumeLook
-from specs.states import FINAL
+from orchestrator.errors import Conflict, Invalid, Unavailable
+from specs.objects import CreateVolume
 from tests.orchestrator.control.builders import project
-from tests.orchestrator.control.rig import FakeAgents, Rig
+from tests.orchestrator.control.moving_rig import (
+    DATA,
+    DB,
+    NAME,
+    Disks,
+    ask,
+    at,
+    begun,
+    ended,
+    only,
+    row,
+)
+from tests.orchestrator.control.rig import Rig
 
 pytestmark = pytest.mark.looptime
 
-NAME = "app_data"
 MEMBERS = ("n1", "n2")
 
 
@@ -46,11 +54,24 @@ def kept(node="n2", **more):
         (moved(), {"oneoffs": ("run-1",)}, True, "wait"),
         (moved(), {"deploying": ("app",)}, True, "wait"),
         (moved(), {"users": ("db-1",)}, True, "close"),  # they are stopped by it
+        (moved(), {"unheard": ("host2",)}, False, "copy"),
+        (moved(), {"unheard": ("host2",)}, True, "wait"),
+        (moved(back=True), {"unheard": ("host2",)}, False, "wait"),
         (moved(), {"removing": True}, True, "fail"),
         (moved(), {"members": ("n1",)}, True, "fail"),  # the target left
         (moved(), {"members": ("n2",)}, True, "fail"),  # the source left
         (moved("closing"), {"users": ("db-1",)}, False, "wait"),
-        (moved("closing"), {}, False, "switch"),  # also of a controller that just began
+        (moved("closing"), {}, False, "place"),  # also of a controller that just began
+        (moved("closing"), {}, "placed", "switch"),
+        (moved("closing"), {"users": ("db-1",)}, "placed", "wait"),
+        (moved("closing"), {"placing": ("other",)}, False, "place"),
+        (moved("closing"), {"placing": ("other",)}, "placed", "await"),
+        (moved(), {"copying": ("other",)}, False, "copy"),
+        (moved(), {"copying": ("other",)}, True, "await"),
+        (moved(), {"copying": ("other",), "removing": True}, True, "fail"),
+        (moved("undoing", back=True), {"members": ("n1",)}, False, "undo"),
+        (moved("undoing", back=True), {"members": ("n2",)}, False, "undo"),
+        (moved("undoing", back=True), {"members": ()}, False, "settle"),
         (moved("closing"), {"removing": True}, False, "fail"),
         (moved("closing"), {"shut": "drain"}, False, "fail"),
         (moved(), {"shut": "pause"}, True, "fail"),
@@ -69,9 +90,10 @@ def kept(node="n2", **more):
 )
 def test_the_next_step(record, facts, copied, does):
     volume = Volume(name=NAME, node="n1", home="host1", **record)
-    step = decide(MoveFacts(volume, **{"members": MEMBERS, **facts}), copied=copied)
+    given = MoveFacts(volume, **{"members": MEMBERS, **facts})
+    step = decide(given, copied=bool(copied), placed=copied == "placed")
     assert step.does == does
-    assert bool(step.why) == (does in ("wait", "fail"))
+    assert bool(step.why) == (does in ("wait", "await", "fail"))
 
 
 @pytest.mark.parametrize(
@@ -98,174 +120,6 @@ def test_what_is_sent(source, target, send, drop):
     assert differences(source, target) == (send, drop)
 
 
-@dataclass
-class Disks(FakeAgents):
-    """Nodes' volumes as folders in memory; what is asked can fail or be held up."""
-
-    disks: dict[str, dict[str, dict[bytes, bytes]]] = field(default_factory=dict)
-    calls: list[str] = field(default_factory=list)
-    faults: dict[str, list[RequestError]] = field(default_factory=dict)  # by the call
-    old: set[str] = field(default_factory=set)  # nodes of an earlier version
-    full: set[str] = field(default_factory=set)
-    kill_at: int = 0  # the controller dies after so many calls
-    killed: asyncio.Event = field(default_factory=asyncio.Event)
-    held: asyncio.Event | None = None  # transfers wait for it
-
-    def of(self, node):
-        return self.disks.setdefault(node, {})
-
-    def _called(self, what, node):
-        self.calls.append(f"{what} {node}")
-        if faults := self.faults.get(what):
-            raise faults.pop(0) if len(faults) > 1 else faults[0]
-        if self.rig.nodes[node]._session is None:
-            raise Unavailable(f"node {node} is not reached")
-
-    async def _done(self):
-        """Stop here for ever where the controller is to be killed."""
-        if self.kill_at and len(self.calls) >= self.kill_at:
-            self.kill_at = 0
-            self.killed.set()
-            await asyncio.Event().wait()
-
-    def _users(self, node):
-        running = [t for t in self.rig.cluster.tasks.values() if t.node == node]
-        return [t.name for t in running if t.state not in FINAL and t.service == "db"]
-
-    async def look_at_volume(self, node, name):
-        self._called("look", node)
-        if node in self.old:
-            raise NotFound("no such thing here")
-        held = self.of(node)
-        size = sum(len(data) for data in held.get(name, {}).values())
-        return VolumeLook(
-            here=name in held,
-            kept=f".kept-{name}" in held,
-            size=size,
-            entries=len(held.get(name, {})),
-            free=0 if node in self.full else 1 << 40,
-        )
-
-    async def volume_tree(self, node, name, query):
-        self._called("sums" if query.get("sums") else "tree", node)
-        if query.get("unused") and (users := self._users(node)):
-            raise Conflict(f"in use by {users}")
-        where = f".move-{query['draft']}" if "draft" in query else name
-        if self.of(node).get(name, {}).get(b"mark") == where.encode():
-            where = name
-        if where not in self.of(node):
-            raise NotFound(f"{where} is not on {node}")
-        await self._done()
-        for path, data in only(self.of(node)[where]).items():
-            yield b"-" + data + b" " + path + b"\0"
-
-    async def volume_differences(self, node, name, paths):
-        wanted = [path async for piece in paths for path in piece.split(b"\0") if path]
-        self._called("read", node)
-        if self.held is not None:
-            await self.held.wait()
-        for path in wanted:
-            yield path + b"\0" + self.of(node)[name][path] + b"\0"
-
-    async def change_volume(self, node, method, name, rest, query=(), pieces=None):
-        step = rest.rpartition("/")[2]
-        what = f"{method} {'draft' if method == 'DELETE' and 'drafts' in rest else step}"
-        self._called(what, node)
-        held = self.of(node)
-        sent = b"".join([piece async for piece in pieces]) if pieces is not None else b""
-        draft = ".move-" + (rest.split("/")[2] if "/drafts/" in rest else "")
-        if what == "PUT archive":
-            words = sent.split(b"\0")[:-1]
-            held.setdefault(draft, {}).update(zip(words[::2], words[1::2], strict=True))
-        elif what == "POST drop":
-            for path in sent.split(b"\0")[:-1]:
-                held[draft].pop(path)
-        elif what == "POST place":
-            if held.get(name, {}).get(b"mark") != draft.encode():
-                assert not held.get(name), "law: nothing is written over"
-                held[name] = {**held.pop(draft), b"mark": draft.encode()}
-        elif what == "DELETE draft":
-            held.pop(draft, None)
-            if held.get(name, {}).get(b"mark") == draft.encode():
-                assert not self._users(node), "law: nobody's data goes under him"
-                held.pop(name)
-        elif what == "POST aside":
-            assert not self._users(node)
-            source, target = (f".kept-{name}", name) if query else (name, f".kept-{name}")
-            if source in held:
-                held[target] = held.pop(source)
-        elif what == "DELETE aside":
-            held.pop(f".kept-{name}", None)
-        await self._done()
-
-    async def remove_volume(self, node, name):
-        await super().remove_volume(node, name)
-        self.of(node).pop(name, None)
-
-
-DB = {"volumes": [{"type": "volume", "source": "data", "target": "/data"}]}
-FILE = {"db": DB, "top": {"volumes": {"data": {"name": NAME}}}}
-DATA = {b"a": b"1", b"b": b"2"}
-
-
-@contextlib.asynccontextmanager
-async def begun(nodes=2, **services):
-    rig = Rig(nodes=nodes)
-    rig.agents = disks = Disks(rig)
-
-    def watch(node, _task, _what):
-        """Laws, at every start of a container."""
-        running = {
-            name
-            for name, fake in rig.nodes.items()
-            for record in fake.tasks.values()
-            if NAME in record.assignment.volumes.values() and record.state.value == "running"
-        }
-        assert len(running) <= 1, f"law: never two writers: {running}"
-        for name in running:
-            assert disks.of(name).get(NAME), "law: nobody begins on an empty volume"
-
-    rig.watchers.append(watch)
-    async with rig:
-        await rig.control.make(CreateVolume(name=NAME, node="host1"))
-        disks.of("n1")[NAME] = dict(DATA)
-        file = {**FILE, **services}
-        file["top"] = {"volumes": {"data": {"name": NAME, "external": True}}}
-        await rig.up(project(**file))
-        await rig.deployed()
-        yield rig, disks
-
-
-async def ask(rig, act="move", to="host2"):
-    await rig.control.move(NAME, MoveVolume(act=act, to=to if act == "move" else ""))
-
-
-def row(rig):
-    return next(one for one in rig.control.volumes().volumes if one.name == NAME)
-
-
-async def ended(rig, within=7200.0):
-    def over():
-        known = rig.cluster.volumes.get(NAME)
-        return known is None or (known.move is None and (known.kept is None or known.kept.aside))
-
-    await rig.until(over, within)
-
-
-def only(data):
-    return {key: value for key, value in data.items() if key != b"mark"}
-
-
-async def at(rig, disks, node, kept_on=""):
-    """Hold the end of a move against the laws."""
-    await rig.until(lambda: [t.node for t in rig.ready("db")] == [node])
-    assert rig.cluster.volumes[NAME].node == node
-    assert only(disks.of(node)[NAME]) == DATA
-    for other, held in disks.disks.items():
-        mine = [NAME] if other == node else [f".kept-{NAME}"] if other == kept_on else []
-        assert sorted(held) == mine, f"law: nothing else is left on {other}"
-
-
 async def test_a_volume_goes_with_what_uses_it():
     async with begun() as (rig, disks):
         await ask(rig)
@@ -290,6 +144,27 @@ async def test_one_goes_back_to_what_the_move_left():
         assert disks.of("n1")[NAME] == DATA
         assert disks.of("n2")[f".kept-{NAME}"][b"c"] == b"new"
         assert row(rig).kept == "host2"
+
+
+async def test_nothing_is_stopped_for_a_way_back_to_a_node_that_does_not_answer():
+    async with begun() as (rig, disks):
+        await ask(rig)
+        await ended(rig)
+        await rig.nodes["n1"].cut()
+        await rig.until(lambda: rig.cluster.conditions["n1"].status == "down", 120.0)
+        before = [t.id for t in rig.ready("db")]
+        with pytest.raises(Conflict, match="host1 takes nothing now"):
+            await ask(rig, "back")
+        # Asked for just before it went.
+        move = VolumeMove(id="m9", to="n1", called="host1", back=True)
+        going = rig.cluster.volumes[NAME].model_copy(update={"move": move})
+        await rig.control._write(lambda pass_: pass_.draft.put(VOLUMES, going))
+        await rig.until(lambda: "host1 answers" in row(rig).move.waits)
+        await asyncio.sleep(300.0)
+        assert [t.id for t in rig.ready("db")] == before
+        await ask(rig, "cancel")
+        await ended(rig)
+        await at(rig, disks, "n2", kept_on="n1")
 
 
 @pytest.mark.parametrize("number", range(1, 16))

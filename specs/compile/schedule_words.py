@@ -1,0 +1,37 @@
+"""The keys of ``x-corral.schedule``, and the JSON schema of them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_SPAN: Final = {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}
+OVERLAPS: Final = ("allow", "forbid", "replace")
+MISSED: Final = ("skip", "run-once")
+KEYS: Final[dict[str, dict[str, Any]]] = {
+    "cron": {"type": "string"},
+    "timezone": {"type": "string"},
+    "jitter": _SPAN,
+    "overlap": {"enum": [*OVERLAPS]},
+    "missed": {"enum": [*MISSED]},
+    "missed_within": _SPAN,
+    "keep": {"type": "integer", "minimum": 1, "maximum": 100},
+    "deadline": _SPAN,
+    "paused": {"type": "boolean"},
+}
+SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "properties": KEYS,
+            "required": ["cron"],
+            "additionalProperties": False,
+        },
+    ]
+}
+
+
+def has_one(raw: dict[str, Any]) -> bool:
+    """Say whether a service of the file has a schedule."""
+    extension = raw.get("x-corral")
+    return isinstance(extension, dict) and bool(extension.get("schedule"))

@@ -1,0 +1,491 @@
+"""An update in every situation: what is there in the end, and at every instant.
+
+In virtual time, on the real control loops. Each row says how the update went out, how many slots
+were without a ready task at the worst instant, and how many new tasks failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from orchestrator.control.mirror.serving import is_ready
+from orchestrator.errors import Conflict, NotFound
+from specs.api import Steer
+from tests.orchestrator.control.builders import CHECK, project, replicas
+from tests.orchestrator.control.rig import Behaviour, Rig
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+pytestmark = pytest.mark.looptime
+
+COUNT = 4
+
+
+class Watch:
+    """Looks at web whenever a task of it moves."""
+
+    def __init__(self, rig: Rig, count: int = COUNT) -> None:
+        self.rig, self.count = rig, count
+        self.unavailable = 0
+        self.most = 0  # tasks at once
+        self.moved = rig.cluster.listen(lambda *_: self.look())
+
+    def look(self) -> None:
+        ready = {t.slot for t in self.ready()}
+        self.unavailable = max(self.unavailable, self.count - len(ready))
+        self.most = max(self.most, len(self.rig.live("web")))
+
+    def ready(self) -> list[Any]:
+        return [t for t in self.rig.ready("web") if is_ready(self.rig.cluster, t)]
+
+    def failed(self, image: str) -> int:
+        return sum(
+            t.state.value in ("failed", "rejected")
+            for t in self.rig.tasks("web")
+            if self.image(t) == image
+        )
+
+    def image(self, task: Any) -> str:
+        release = self.rig.cluster.releases[(task.stack, task.release)]
+        return self.rig.cluster.parts[release.spec].services["web"].task.image
+
+    def shows(self, images: dict[str, int]) -> bool:
+        """Say whether so many of these are ready; what crashes is ready now and then."""
+        found = self.images()
+        return all(found.get(image) == count for image, count in images.items())
+
+    def images(self) -> dict[str, int]:
+        """Return how many ready tasks there are of each image."""
+        found: dict[str, int] = {}
+        for task in self.ready():
+            found[self.image(task)] = found.get(self.image(task), 0) + 1
+        return found
+
+
+async def steer(rig: Rig, action: str, *services: str) -> Any:
+    rig.deploys += 1
+    asked = Steer(key=f"key-{rig.deploys}", action=action, services=services)
+    return await rig.control.steer("app", asked)
+
+
+def web(image: str, update: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    update = {"monitor": "2s", **(update or {})}
+    return project(web=replicas(COUNT, update=update, image=image, **{"restart": "always", **more}))
+
+
+async def half_way(rig: Rig, watch: Watch) -> None:
+    await rig.until(lambda: watch.images().get("web:2", 0) >= 1)
+
+
+async def nothing(rig: Rig, watch: Watch) -> None:
+    pass
+
+
+async def node_lost(rig: Rig, watch: Watch) -> None:
+    await half_way(rig, watch)
+    task = next(t for t in rig.ready("web") if watch.image(t) == "web:2")
+    await rig.fake_of(task).crash()
+
+
+async def controller_killed(rig: Rig, watch: Watch) -> None:
+    await half_way(rig, watch)
+    await rig.restart_controller()
+    watch.rig.cluster.listen(lambda *_: watch.look())
+
+
+async def second_up(rig: Rig, watch: Watch) -> None:
+    await half_way(rig, watch)
+    await rig.up(web("web:3"))
+
+
+async def abort(rig: Rig, watch: Watch) -> None:
+    await half_way(rig, watch)
+    await steer(rig, "abort")
+
+
+async def pause_and_resume(rig: Rig, watch: Watch) -> None:
+    await half_way(rig, watch)
+    await steer(rig, "pause")
+    await asyncio.sleep(40)  # longer than the deadline
+    there = watch.images()
+    assert rig.release().state.value == "deploying", "law: it is not held to its deadline meanwhile"
+    await rig.restart_controller()
+    rig.cluster.listen(lambda *_: watch.look())
+    await asyncio.sleep(40)
+    assert watch.images() == there, "law: what is paused begins no slot"
+    assert sum(there.values()) == COUNT
+    assert rig.control.rollout("app").services[0].state == "paused"
+    await steer(rig, "resume")
+
+
+async def pause_and_lose(rig: Rig, watch: Watch) -> None:
+    await half_way(rig, watch)
+    await steer(rig, "pause")
+    await asyncio.sleep(5)
+    there = watch.images()
+    old = next(t for t in rig.ready("web") if watch.image(t) == "web:1")
+    rig.fake_of(old).end(old.id, 1)
+    await rig.until(lambda: old.id not in [t.id for t in rig.live("web")])
+    await rig.until(lambda: watch.images() == there, within=100)
+    await steer(rig, "resume")
+
+
+PAUSE, BACK, GOES_ON = (
+    {"failure_action": "pause"},
+    {"failure_action": "rollback"},
+    {"failure_action": "continue"},
+)
+FIRST = {"order": "start-first"}
+CRASHES = Behaviour(exit_code=1, runs_for=1.0, again=True)
+NOWHERE = {"deploy": {"placement": {"constraints": ["node.labels.none == yes"]}}}
+
+
+@dataclass
+class Row:
+    """``ends``: the release's state; ``images``: of the ready tasks then; the worst instant."""
+
+    ends: str
+    images: dict[str, int]
+    unavailable: int
+    failed: int = 0
+    update: dict[str, Any] | None = None
+    new: Behaviour | None = None
+    more: dict[str, Any] | None = None
+    during: Callable[[Rig, Watch], Awaitable[None]] = nothing
+    says: str = ""
+
+
+ALL_NEW, ALL_OLD = {"web:2": COUNT}, {"web:1": COUNT}
+ROWS = {
+    "success": Row("deployed", ALL_NEW, 1),
+    "success, start-first": Row("deployed", ALL_NEW, 0, update=FIRST),
+    "success, two at a time": Row("deployed", ALL_NEW, 2, update={"parallelism": 2}),
+    "success, all at once": Row("deployed", ALL_NEW, 4, update={"parallelism": 0}),
+    "success, with a delay": Row("deployed", ALL_NEW, 1, update={"delay": "15s"}),
+    "slow start": Row("deployed", ALL_NEW, 1, new=Behaviour(start=20.0, healthy=5.0), more=CHECK),
+    "slow image": Row("deployed", ALL_NEW, 1, new=Behaviour(prepare=25.0)),
+    "slow start, start-first": Row("deployed", ALL_NEW, 0, new=Behaviour(start=20.0), update=FIRST),
+    "crash in monitor, pause": Row(
+        "failed", {"web:1": 3}, 1, new=CRASHES, update=PAUSE, says="paused"
+    ),
+    "crash in monitor, rollback": Row(
+        "rolled_back", ALL_OLD, 1, new=CRASHES, update=BACK, says="rolled back to release 1"
+    ),
+    "crash in monitor, start-first, rollback": Row(
+        "rolled_back", ALL_OLD, 0, new=CRASHES, update={**FIRST, **BACK}
+    ),
+    "cannot be prepared": Row(
+        "failed", ALL_OLD, 0, 1, new=Behaviour(reject="bad mount"), says="bad mount"
+    ),
+    "never healthy": Row(
+        "failed", {"web:1": 3}, 1, new=Behaviour(never_ready=True), more=CHECK, says="no progress"
+    ),
+    "never healthy, rollback": Row(
+        *("rolled_back", ALL_OLD, 1),
+        new=Behaviour(never_ready=True),
+        more=CHECK,
+        update=BACK,
+    ),
+    "never places": Row("failed", ALL_OLD, 0, more=NOWHERE, says="no progress for 30 s"),
+    "never places, rollback": Row("rolled_back", ALL_OLD, 0, more=NOWHERE, update=BACK),
+    "node lost mid-way": Row("deployed", ALL_NEW, 3, during=node_lost),
+    "controller killed mid-way": Row("deployed", ALL_NEW, 1, during=controller_killed),
+    "controller killed mid-way, start-first": Row(
+        "deployed", ALL_NEW, 0, during=controller_killed, update=FIRST
+    ),
+    "second up mid-way": Row("deployed", {"web:3": COUNT}, 1, during=second_up),
+    "rollback mid-way": Row("rolled_back", ALL_OLD, 1, during=abort, says="it was aborted"),
+    "rollback mid-way, start-first": Row("rolled_back", ALL_OLD, 0, during=abort, update=FIRST),
+    "pause and resume mid-way": Row("deployed", ALL_NEW, 1, during=pause_and_resume),
+    "pause and resume mid-way, start-first": Row(
+        "deployed", ALL_NEW, 0, during=pause_and_resume, update=FIRST
+    ),
+    "a task lost while paused": Row("deployed", ALL_NEW, 1, during=pause_and_lose),
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+async def test_an_update_in_every_situation(case):
+    row = ROWS[case]
+    async with Rig(nodes=3) as rig:
+        healthy = CHECK if row.more is CHECK else {}
+        rig.how["web:1"] = Behaviour(healthy=0.1 if healthy else 0.0)
+        await rig.up(web("web:1", **healthy))
+        await rig.deployed()
+        await asyncio.sleep(10)
+        watch = Watch(rig)
+        if row.new is not None:
+            rig.how["web:2"] = row.new
+        more = {"deploy": {}, **(row.more or {})}
+        await rig.up(web("web:2", row.update, **more), deadline=30.0)
+        await row.during(rig, watch)
+        end = await rig.end_of(within=600)
+        assert (end.state, row.says in end.message) == (row.ends, True), end.message
+        await rig.until(lambda: watch.shows(row.images), within=100)
+        assert watch.unavailable <= row.unavailable
+        assert watch.failed("web:2") <= row.failed
+        await asyncio.sleep(60)
+        assert watch.shows(row.images), "law: what has ended stays as it is"
+        if row.ends == "rolled_back":
+            assert rig.release().back == "done"
+
+
+async def test_a_way_back_that_fails_ends_and_says_so():
+    async with Rig(nodes=2) as rig:
+        await rig.up(web("web:1"))
+        await rig.deployed()
+        rig.how["web:2"] = rig.how["web:1"] = CRASHES
+        await rig.up(web("web:2", BACK), deadline=30.0)
+        end = await rig.end_of(within=200)
+        assert end.state == "rolled_back"
+        await rig.until(lambda: rig.release().back == "failed", within=200)
+        status = rig.control.rollout("app")
+        assert (status.back, status.state) == ("failed", "rolled_back")
+        assert "web: 1 of 4 updated tasks failed" in status.back_reason
+
+
+async def test_a_failed_update_goes_on_when_it_is_told_to():
+    async with Rig(nodes=2) as rig:
+        await rig.up(web("web:1"))
+        await rig.deployed()
+        watch = Watch(rig)
+        rig.how["web:2"] = CRASHES
+        await rig.up(web("web:2"), deadline=30.0)
+        assert (await rig.end_of(within=200)).state == "failed"
+        number = rig.release().number
+        del rig.how["web:2"]
+        done = await steer(rig, "resume")
+        assert done.release == number + 1
+        assert done.message == f"release {number} goes on as release {number + 1}"
+        await rig.deployed()
+        assert watch.images() == ALL_NEW
+        assert rig.cluster.releases[("app", number)].state.value == "failed", "law: it ends once"
+
+
+async def test_a_failed_update_is_taken_back_when_it_is_told_to():
+    async with Rig(nodes=2) as rig:
+        await rig.up(web("web:1"))
+        await rig.deployed()
+        watch = Watch(rig)
+        rig.how["web:2"] = CRASHES
+        await rig.up(web("web:2"), deadline=30.0)
+        assert (await rig.end_of(within=200)).state == "failed"
+        done = await steer(rig, "abort")
+        assert done.message == "back to release 1, as release 3"
+        await rig.deployed()
+        assert watch.images() == ALL_OLD
+        assert watch.unavailable == 1
+
+
+# canary
+
+
+def canary(image: str, promote: str = "manual", count: int = 1, **more: Any) -> dict[str, Any]:
+    ours = {"canary": {"replicas": count, "promote": promote}}
+    return web(image, more.pop("update", None), **{"x-corral": ours, **more})
+
+
+async def with_canary(rig: Rig, first: dict[str, Any], then: dict[str, Any]) -> Watch:
+    await rig.up(first)
+    await rig.deployed()
+    await asyncio.sleep(10)
+    watch = Watch(rig)
+    await rig.up(then, deadline=30.0)
+    return watch
+
+
+BESIDE = {"web:1": COUNT, "web:2": 1}
+
+
+@pytest.mark.parametrize("order", ["stop-first", "start-first"])
+async def test_a_canary_stands_beside_the_old_tasks_until_it_is_promoted(order):
+    update = {"order": order}
+    async with Rig(nodes=3) as rig:
+        watch = await with_canary(rig, canary("web:1"), canary("web:2", update=update))
+        end = await rig.end_of(within=100)
+        assert (end.ok, end.state) == (True, "deploying")
+        assert end.message == (
+            "web: 1 canary of 4 beside the old tasks, to be promoted or aborted: "
+            "corral rollout promote, or corral rollout abort"
+        )
+        await asyncio.sleep(100)
+        await rig.restart_controller()
+        rig.cluster.listen(lambda *_: watch.look())
+        await asyncio.sleep(100)
+        assert watch.images() == BESIDE, "law: the rest waits, for ever, and without a controller"
+        (row,) = rig.control.rollout("app").services
+        assert (row.way, row.state, row.updated, row.total) == ("canary", "canary", 0, COUNT)
+        await steer(rig, "promote", "web")
+        await rig.deployed(within=200)
+        assert watch.images() == ALL_NEW
+        assert watch.unavailable == (1 if order == "stop-first" else 0)
+
+
+async def test_an_abandoned_canary_goes_and_nothing_is_missing():
+    async with Rig(nodes=3) as rig:
+        watch = await with_canary(rig, canary("web:1"), canary("web:2", count=2))
+        await rig.until(lambda: watch.images() == {"web:1": COUNT, "web:2": 2})
+        done = await steer(rig, "abort")
+        assert done.message == "release 2 is aborted; back to release 1"
+        assert (await rig.end_of()).state == "rolled_back"
+        await rig.until(lambda: rig.release().back == "done", within=100)
+        assert watch.images() == ALL_OLD
+        assert watch.unavailable == 0
+        assert {t.release for t in rig.live("web")} == {1}, "law: the old tasks never moved"
+
+
+@pytest.mark.parametrize(("promote", "least"), [("after 90s", 90), ("healthy-for 90s", 90)])
+async def test_a_canary_is_promoted_by_time(promote, least):
+    async with Rig(nodes=3) as rig:
+        begun = rig.clock.monotonic()
+        watch = await with_canary(rig, canary("web:1"), canary("web:2", promote))
+        await rig.deployed(within=300)
+        assert rig.clock.monotonic() - begun > least
+        assert watch.images() == ALL_NEW
+
+
+@pytest.mark.parametrize(("action", "state"), [("pause", "failed"), ("rollback", "rolled_back")])
+async def test_a_canary_that_ends_in_its_time_fails_the_release(action, state):
+    update = {"failure_action": action}
+    async with Rig(nodes=3) as rig:
+        rig.how["web:2"] = Behaviour(exit_code=3, runs_for=40.0, again=True)
+        then = canary("web:2", "healthy-for 90s", update=update)
+        watch = await with_canary(rig, canary("web:1"), then)
+        end = await rig.end_of(within=300)
+        assert end.state == state
+        assert "1 of 1 canary tasks failed" in end.message
+        assert watch.unavailable == 0
+        await asyncio.sleep(60)
+        assert watch.images().get("web:1") == COUNT
+        if state == "failed":
+            assert (await steer(rig, "abort")).release == 3
+            await rig.deployed()
+            assert watch.images() == ALL_OLD
+        assert watch.unavailable == 0
+
+
+async def test_a_canary_that_never_serves_is_held_to_the_deadline():
+    async with Rig(nodes=3) as rig:
+        rig.how["web:1"] = Behaviour(healthy=0.1)
+        rig.how["web:2"] = Behaviour(never_ready=True)
+        watch = await with_canary(rig, canary("web:1", **CHECK), canary("web:2", **CHECK))
+        end = await rig.end_of(within=300)
+        assert "no progress for 30 s" in end.message
+        assert watch.images() == ALL_OLD
+
+
+async def test_another_up_takes_the_canary_away():
+    async with Rig(nodes=3) as rig:
+        watch = await with_canary(rig, canary("web:1"), canary("web:2"))
+        await rig.until(lambda: watch.images() == BESIDE)
+        await rig.up(canary("web:3"))
+        await rig.until(lambda: watch.images() == {"web:1": COUNT, "web:3": 1})
+        assert watch.unavailable == 0
+
+
+async def test_who_depends_on_a_canary_is_updated_after_it():
+    after_web = {"depends_on": {"web": {"condition": "service_started"}}}
+    async with Rig(nodes=3) as rig:
+        for image in ("web:1", "web:2"):
+            wanted = canary(image)
+            more = project(front={**after_web, "image": image.replace("web", "front")})
+            wanted["services"].update(more["services"])
+            await rig.up(wanted)
+            end = await rig.end_of(within=100)
+            assert end.ok
+        (front,) = [t for t in rig.live("front") if t.release == 2]
+        assert front.pending_reason == (
+            "waits for web (1 canary of 4 beside the old tasks, to be promoted or aborted)"
+        )
+        await steer(rig, "promote")
+        await rig.deployed()
+
+
+async def test_what_cannot_be_steered_is_refused_in_words():
+    async with Rig() as rig:
+        await rig.up(web("web:1"))
+        await rig.deployed()
+        cases = {
+            "pause": "there is nothing to pause: release 1 is deployed",
+            "resume": "there is nothing to go on with: release 1 is deployed",
+            "promote": "there is nothing to promote: release 1 is deployed",
+            "abort": "there is nothing to abort: release 1 is deployed",
+        }
+        for action, words in cases.items():
+            with pytest.raises(Conflict, match=words):
+                await steer(rig, action)
+        with pytest.raises(NotFound, match="there is no service nope in app"):
+            await steer(rig, "pause", "nope")
+        await rig.up(web("web:2"))
+        await rig.until(lambda: rig.release().state.value == "deploying")
+        with pytest.raises(Conflict, match="web has no canary"):
+            await steer(rig, "promote", "web")
+        with pytest.raises(Conflict, match="a release goes back as a whole"):
+            await steer(rig, "abort", "web")
+        with pytest.raises(Conflict, match="release 2 is not paused: it is deploying"):
+            await steer(rig, "resume")
+
+
+# start-first where no node takes both
+
+
+FULL = {
+    "max_replicas_per_node": {"placement": {"max_replicas_per_node": 2}},
+    "memory": {"resources": {"reservations": {"memory": "4g"}}},
+}
+
+
+@pytest.mark.parametrize("why", FULL)
+async def test_start_first_on_full_nodes_goes_on_slot_by_slot(why):
+    update = {"order": "start-first"}
+    async with Rig(nodes=2) as rig:
+        await rig.up(web("web:1", update, deploy=FULL[why]))
+        await rig.deployed()
+        await asyncio.sleep(10)
+        watch = Watch(rig)
+        told = []
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(_events(rig, told))
+            await rig.up(web("web:2", update, deploy=FULL[why]), deadline=30.0)
+            await rig.deployed(within=200)
+            listening.cancel()
+        assert watch.images() == ALL_NEW
+        assert watch.unavailable == 1, "law: one slot at a time, as with stop-first"
+        assert len(told) == COUNT
+        assert "starts only once that of release 1 has stopped" in told[0]
+        assert ("max_replicas_per_node" in told[0]) == (why == "max_replicas_per_node")
+
+
+async def _events(rig: Rig, told: list[str]) -> None:
+    async with contextlib.aclosing(rig.control.events("app")) as events:
+        async for event in events:
+            told += [event.message] if event.kind == "rollout.stop-first" else []
+
+
+async def test_start_first_where_a_node_has_room_loses_nothing():
+    update, room = {"order": "start-first"}, {"placement": {"max_replicas_per_node": 2}}
+    async with Rig(nodes=3) as rig:
+        await rig.up(web("web:1", update, deploy=room))
+        await rig.deployed()
+        watch = Watch(rig)
+        await rig.up(web("web:2", update, deploy=room), deadline=30.0)
+        await rig.deployed(within=200)
+        assert (watch.images(), watch.unavailable) == (ALL_NEW, 0)
+
+
+async def test_what_fits_nowhere_either_way_stops_nothing():
+    update = {"order": "start-first"}
+    async with Rig(nodes=2) as rig:
+        await rig.up(web("web:1", update))
+        await rig.deployed()
+        watch = Watch(rig)
+        huge = {"resources": {"reservations": {"memory": "100g"}}}
+        await rig.up(web("web:2", update, deploy=huge), deadline=30.0)
+        assert "no progress for 30 s" in (await rig.end_of(within=200)).message
+        assert (watch.images(), watch.unavailable) == (ALL_OLD, 0)
