@@ -363,7 +363,7 @@ class ControlLoop:
 
     def _scaled(self, kind: str, text: str, stack: str, service: str) -> None:
         log.info("scaled by its load", extra={"stack": stack, "what": text})
-        self._streams.event(kind, text, stack=stack, service=service)
+        self._happened(kind, text, stack=stack, service=service, reason="load")
 
     async def _volume_gone(self, name: str) -> None:
         await self._write(lambda pass_: removal.forget_volume(pass_, name))
