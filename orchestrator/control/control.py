@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakValueDictionary
 
 from orchestrator.control.asking import PathQuestions
+from orchestrator.control.deploy import rollback as rolling
 from orchestrator.control.deploy import unchanged
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.beginning import let_begin
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
         Rescaled,
         Restart,
         Restarted,
+        Rollback,
+        RolledBack,
         RolloutStatus,
         Start,
         Started,
@@ -399,6 +402,18 @@ class ControlLoop:
     async def start(self, stack: str, request: Start) -> Started:
         async with self._turn():
             return await self._commands.start(stack, request)
+
+    async def rollback(self, stack: str, asked: Rollback) -> RolledBack:
+        await load(GRAPHS)
+        async with self._arrivals.setdefault(stack, asyncio.Lock()):
+            done = self._commands.rolled_back(asked)
+            if done is not None:
+                return done
+            to = rolling.choose(self._cluster, stack, asked)
+            request = rolling.request_of(self._cluster, stack, asked, to)
+            listening = await listening_now(self._cluster, self._agents, request)
+            async with self._turn():
+                return await self._commands.rollback(stack, asked, to, listening)
 
     async def steer(self, stack: str, asked: Steer) -> Steered:
         async with self._turn():
