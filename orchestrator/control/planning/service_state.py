@@ -77,11 +77,6 @@ class ReleaseTarget:
     untouched: Collection[str] = ()  # of release.keeps: what failed after it did not change them
 
     @property
-    def goes_back(self) -> bool:
-        """Whether `rollback_config` says how tasks are replaced: by itself, or `rollback`."""
-        return self.rollback or bool(self.release.rollback_to)
-
-    @property
     def beside(self) -> Collection[str]:
         """Return the services it is not about: they are left as they are, and not judged."""
         return self.spec.carried if self.rollback else beside(self.spec, self.release)

@@ -188,7 +188,7 @@ def _decide(
     state.moves = yield from advance_in_steps(
         wanted.without(state.plan.queued),
         state.replicas,
-        service.rollback if target.goes_back else _watched(service.update, wanted),
+        service.rollback if target.rollback else _watched(service.update, wanted),
         release=state.effective.release,
         gate=gate,
         updating=not state.carried and _updating(pass_, stack, state, target),

@@ -401,3 +401,16 @@ async def test_history_says_what_it_was():
         row = next(history.rows(rig.cluster, "app"))
         assert row.changed.startswith("back to 1: web: image: web:2")
         assert (row.who, row.by.message, row.by.to) == ("anna", "prices wrong", 1)
+
+
+async def test_what_goes_back_by_itself_does_so_as_rollback_config_says():
+    update = {"order": "stop-first", "failure_action": "rollback", "parallelism": 0}
+    more = {"deploy": {"rollback_config": {"order": "start-first"}}}
+    sick = Behaviour(exit_code=1, runs_for=0.0, reject="bad mount")
+    async with Rig() as rig:
+        await deployed(rig, web=replicas(2, update=update, **more))
+        rig.how["web:2"] = sick
+        await rig.up(project(web=replicas(2, update=update, image="web:2", **more)))
+        assert (await rig.end_of()).state == "rolled_back"
+        await rig.until(lambda: len(rig.ready("web")) == 2, within=300)
+        assert images(rig) == {"web": "web:1"}
