@@ -265,6 +265,7 @@ class Stack(Model):
     release: int = 0  # the newest release
     running: int = 0  # the newest release that was deployed
     overrides: dict[str, int] = Field(default_factory=dict)  # service -> replicas set by scale
+    autoscaled: dict[str, int] = Field(default_factory=dict)  # of these, what autoscale set last
     asked: dict[str, int] = Field(default_factory=dict)  # service -> the last request to run
     asked_again: dict[str, int] = Field(default_factory=dict)  # service -> the last by `restart`
     remove_volumes: bool = False
@@ -293,6 +294,11 @@ class Stack(Model):
     def with_overrides(self, replicas: Mapping[str, int]) -> Stack:
         """Return the stack with these services scaled; what is stopped stays so."""
         return self.model_copy(update={"overrides": {**self.overrides, **replicas}})
+
+    def with_autoscaled(self, service: str, count: int) -> Stack:
+        """Return the stack with a service scaled by itself."""
+        known = {**self.autoscaled, service: count}
+        return self.with_overrides({service: count}).model_copy(update={"autoscaled": known})
 
     def with_asked(
         self, services: Iterable[str], *, again: bool = False, anew: Iterable[str] = ()
@@ -611,6 +617,7 @@ class ServiceRow(Model):
     replicas: int = 0  # wanted now, with what ``scale`` set
     tasks: int = 0  # live ones
     ready: int = 0  # ready, or complete where the service is meant to end
+    queued: int = 0  # of a job: tasks whose turn has not come
     scaled: bool = False  # ``replicas`` comes from ``scale``, not from the file
     carried: str = ""  # orphan | off | unasked: the newest release was not about it
     ports: tuple[str, ...] = ()

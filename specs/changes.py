@@ -268,7 +268,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
         name: (f"x-corral.{name}",)
         for name in (
             *("on_unhealthy", "security", "exclusive", "on_reboot"),
-            *("schedule", "max_concurrent", "depends_deadline"),
+            *("schedule", "max_concurrent", "autoscale", "depends_deadline"),
         )
     },
 }
@@ -301,8 +301,7 @@ _BESIDE = frozenset(
         "attach",
         "deploy_labels",
         "build",
-        "schedule",
-        "max_concurrent",
+        *("schedule", "max_concurrent", "autoscale"),
     ]
 )
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from specs import templates
+from specs.autoscale import AutoscaleSpec
 from specs.base import Model
 from specs.patience import KEEP_OLD, MONITOR
 from specs.schedule import ScheduleSpec
@@ -341,6 +342,7 @@ class ServiceSpec(Model):
     endpoint_mode: Literal["vip", "dnsrr"] = "vip"
     attach: bool = True
     labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels: of no container
+    autoscale: AutoscaleSpec | None = None  # how many there are goes by what they use
     schedule: ScheduleSpec | None = None  # it stands not by: each due time begins a one-off
 
     @property

@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 
 from orchestrator.control.asking import PathQuestions
 from orchestrator.control.deploy import rollback as rolling
+from orchestrator.control.autoscaling import Autoscaling
 from orchestrator.control.deploy import unchanged
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.beginning import let_begin
@@ -146,6 +147,7 @@ class ControlLoop:
         self._asking = PathQuestions(
             cluster, agents, clock, self._observed.paths, self._notices.everything
         )
+        self._autoscaling = Autoscaling(cluster, agents, clock, self._write, self._scaled)
         self._inbox: deque[tuple[str, Report]] = deque()
         self._hellos: dict[str, Hello] = {}
         self._lock = asyncio.Lock()  # one writer: a pass or a command
@@ -167,6 +169,7 @@ class ControlLoop:
             await load(GRAPHS)
         clock = asyncio.get_running_loop().time
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._autoscaling.run(), name="autoscaling")
             while True:
                 self._wake.clear()
                 due = await self._once(group)
@@ -339,6 +342,10 @@ class ControlLoop:
             releases.begin(pass_, current, images)
 
         await self._write(change)
+
+    def _scaled(self, kind: str, text: str, stack: str, service: str) -> None:
+        log.info("scaled by its load", extra={"stack": stack, "what": text})
+        self._streams.event(kind, text, stack=stack, service=service)
 
     async def _volume_gone(self, name: str) -> None:
         await self._write(lambda pass_: removal.forget_volume(pass_, name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
-from specs.compile import jobs, machine, pairs, schedules, security
+from specs.compile import autoscales, jobs, machine, pairs, schedules, security
 from specs.compile.exclusive import exclusive
 from specs.compile.hooks import hooks
 from specs.compile.mounts import MountCompiler
@@ -105,9 +105,10 @@ class ServiceCompiler:
             self.verdicts.refuse(f"{path}.image", why, "write the name without its digest")
         deadlines = depends_deadlines(path, raw, self.verdicts)
         ways = strategy(path, raw, self.verdicts)
+        task = self._task(path, raw, deploy, image, lent)
         return ServiceSpec(
             name=name,
-            task=self._task(path, raw, deploy, image, lent),
+            task=task,
             build=build,
             container_name=raw.get("container_name") or None,
             depends_on={
@@ -139,6 +140,7 @@ class ServiceCompiler:
                 mode=mode,
                 replicas=schedules.replicas(schedule, replicas),
                 schedule=schedule,
+                autoscale=autoscales.autoscale(path, raw, task.resources, self.verdicts),
                 max_concurrent=jobs.max_concurrent(path, mode, extension, self.verdicts),
                 endpoint_mode=self._one_of(f"{path}.deploy.endpoint_mode", deploy, ServiceSpec),
             ),

@@ -264,6 +264,10 @@ EXTENSIONS: dict[str, Extension] = {
         "see docs/jobs.md",
         schedules.SCHEMA,
     ),
+    "services.*.x-corral.autoscale": Extension(
+        "as many tasks as their CPUs or memory ask for, within bounds: see docs/jobs.md",
+        schedules.AUTOSCALE,
+    ),
     "services.*.x-corral.max_concurrent": Extension(
         "of a replicated-job: how many tasks run at a time; without it all do",
         {"type": "integer", "minimum": 1},

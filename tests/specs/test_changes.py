@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from specs.autoscale import AutoscaleSpec
 from specs.changes import changes
 from specs.compile.stack import compile_stack
 from specs.schedule import ScheduleSpec
@@ -172,6 +173,7 @@ SPECIAL = {
     "healthcheck": Healthcheck(test=("CMD", "x")),
     "build": BuildSpec(context="/x"),
     "network_mode": "none",
+    "autoscale": AutoscaleSpec(most=5, cpu=0.7),
     "schedule": ScheduleSpec(cron="0 2 * * *"),
 }
 

@@ -100,7 +100,8 @@ def _watch(session: Invocation, board: boards.Board, scaling: Scaling, view: wat
             for line in lines_of(mine, shown):
                 view.update(board.apply(line))
             wanted = {n: r.get("replicas") for n, r in mine.items() if r.get("mode") != "global"}
-            scaling.look(rows, now, wanted)
+            queued = {name: int(row.get("queued") or 0) for name, row in mine.items()}
+            scaling.look(rows, now, wanted, queued)
         if scaling.over(now):
             return scaling.settled(now)
         time.sleep(LOOK)

@@ -150,6 +150,8 @@ def _check_fixed(deployment: Deployment, spec: StackSpec) -> None:
         if name in spec.carried:
             continue
         count = deployment.request.scale.get(name, service.replicas)
+        if service.autoscale is not None:
+            count = max(count, service.autoscale.most)
         several = service.per_node or count > 1
         if several and any(a.ipv4_address for a in service.task.networks):
             deployment.error(
@@ -226,8 +228,10 @@ def scale_problem(spec: StackSpec, name: str, count: int) -> str:
         return f"there is no service {name} in stack {spec.name} (services: {known})"
     if count < 0:
         return f"{name} cannot have {count} replicas"
-    if service.per_node:
-        return f"{name} is global: it runs once on every node and cannot be scaled"
+    if service.schedule is not None or service.per_node:
+        timed = "runs by a schedule: nothing of it stands by, so it cannot be scaled"
+        every = "is global: it runs once on every node and cannot be scaled"
+        return f"{name} {timed if service.schedule is not None else every}"
     if count > 1 and service.task.exclusive:
         return f"{name} is exclusive (x-corral.exclusive): it has one copy, not {count}"
     single = service.container_name or any(a.ipv4_address for a in service.task.networks)
@@ -306,7 +310,8 @@ def _tell_scaled(deployment: Deployment, spec: StackSpec, overrides: Mapping[str
     for name, count in sorted(overrides.items()):
         service = spec.services[name]
         asked = name in deployment.request.scale
-        if asked or name in spec.carried or count == service.replicas:
+        by_itself = service.autoscale is not None
+        if asked or by_itself or name in spec.carried or count == service.replicas:
             continue
         copies = "replica" if count == 1 else "replicas"
         deployment.warn(

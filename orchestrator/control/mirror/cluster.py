@@ -85,6 +85,7 @@ class Cluster:
         self.tasks: dict[str, Task] = {}
         self.oneoffs: dict[str, OneOff] = {}  # by the id of their task
         self.schedules: dict[tuple[str, str], Schedule] = {}  # by stack and service
+        self.stack_schedules: dict[str, dict[str, Schedule]] = defaultdict(dict)
         self.nodes: dict[str, Node] = {}
         self.networks: dict[str, NetworkRecord] = {}
         self.leases: dict[str, dict[str, Lease]] = defaultdict(dict)  # network -> cidr
@@ -327,7 +328,8 @@ class Cluster:
         elif kind is VOLUMES:
             where, key = self.volumes, record.name
         elif kind is SCHEDULES:
-            where, key = self.schedules, (record.stack, record.service)
+            _put(self.schedules, (record.stack, record.service), None if gone else record)
+            where, key = self.stack_schedules[record.stack], record.service
         elif kind is BOUND_PATHS:
             where, key = self.bound_paths, (record.stack, record.path)
         else:

@@ -126,7 +126,7 @@ class Draft:
     def schedules(self, stack: str) -> list[Schedule]:
         """Return the stack's schedules, changes included."""
         prefix = keys.schedule(stack, "")
-        known = [one for key, one in self.cluster.schedules.items() if key[0] == stack]
+        known = self.cluster.stack_schedules.get(stack, {}).values()
         made = [key for key in self.writes if key.startswith(prefix)]
         untouched = [one for one in known if keys.schedule(stack, one.service) not in made]
         changed: list[Any] = [self.writes[key] for key in made if self.writes[key] is not None]

@@ -121,6 +121,8 @@ def copies(stack: Stack, service: ServiceSpec) -> int:
 
     A release that an earlier version took must not keep a pass busy for ever either.
     """
+    if service.schedule is not None:
+        return 0  # whatever it was scaled to before it had one
     return min(stack.overrides.get(service.name, service.replicas), MOST_TASKS)
 
 
