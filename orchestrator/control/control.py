@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakValueDictionary
 
 from orchestrator.control.asking import PathQuestions
-from orchestrator.control.deploy import rollback as rolling
 from orchestrator.control.autoscaling import Autoscaling
+from orchestrator.control.deploy import rollback as rolling
 from orchestrator.control.deploy import unchanged
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.beginning import let_begin
