@@ -225,6 +225,12 @@ class Notices:
     def _release(self, release: Release, *, gone: bool) -> None:
         if release.stack in self._cluster.stacks:
             self.again({release.stack})
+        for task in self._cluster.by_stack.get(release.stack, {}).values():
+            if task.turn == "beside":  # a canary, whose share may be another now
+                self._out.forget_service(task.stack, task.service, task.addresses)
+                self._networks |= task.addresses.keys()
+        if self._networks:
+            self._schedule()
         self._out.forget_stack(release.stack)
         self._streams.moved(release.stack)
         if not gone:

@@ -24,7 +24,7 @@ from orchestrator.control.mirror.released import newest_spec, supersede
 from orchestrator.store import keys
 from orchestrator.store.base import MAX_VALUE
 from scheduler import constraints
-from specs import bounds
+from specs import bounds, skew
 from specs.api import Release, Stack
 from specs.base import canonical_json, content_hash
 from specs.ids import new_id
@@ -80,6 +80,7 @@ def finished(
     overrides = _overrides(deployment, spec, present, before)
     check_host_ports(deployment, spec, overrides)
     _check_health(deployment, spec, overrides)
+    _check_weights(deployment, spec)
     _check_fixed(deployment, spec)
     _check_scale(deployment, spec)
     _check_bounds(deployment, spec, overrides)
@@ -142,6 +143,25 @@ def _check_health(deployment: Deployment, spec: StackSpec, overrides: Mapping[st
                     code="no-healthcheck",
                     hint=f"give {other} a healthcheck, or write condition: service_started",
                 )
+
+
+def _check_weights(deployment: Deployment, spec: StackSpec) -> None:
+    """Refuse a share of connections where a node would give each task as many.
+
+    Every node chooses for its own clients.
+    """
+    canaries = {name: spec.services[name].update.canary for name in sorted(_asked(spec))}
+    weighted = [name for name, canary in canaries.items() if canary is not None and canary.weight]
+    since = skew.SINCE["Endpoint"]["share"]
+    nodes = deployment.cluster.nodes.values()
+    old = sorted(node.name for node in nodes if node.facts.wire < since)
+    for name in weighted if old else ():
+        deployment.error(
+            f"services.{name}.x-corral.canary.weight",
+            f"{', '.join(old)}: corral is older there and knows no weights",
+            code="old-node",
+            hint="corral upgrade, or leave weight out: each task then gets as many connections",
+        )
 
 
 def _check_fixed(deployment: Deployment, spec: StackSpec) -> None:
