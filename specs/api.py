@@ -39,7 +39,8 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/state                         StateReport
     POST   /v1/state/adopt?without_absent=   DecidedState: take over what runs
     POST   /v1/state/discard                 DecidedState: stop what the state does not know
-    GET    /v1/events?stack=                 NDJSON stream of Event
+    GET    /v1/events?stack=&since=&until=&tail=&filter=&follow=
+                                             NDJSON stream of Event (specs.events)
 
 It stays whole, though long: it is the one page both sides read.
 
@@ -842,16 +843,6 @@ class Progress(Model):
     by: int = 0  # end: the release that took this one's place
     nodes: tuple[str, ...] = ()  # homeless: why nodes refuse, a line for each reason
     stalled: bool = False  # homeless: nothing else of the release is under way
-
-
-class Event(Model):
-    time: float
-    kind: str  # task.running, task.failed, node.down, release.deployed ...
-    stack: str = ""
-    service: str = ""
-    task: str = ""
-    node: str = ""
-    message: str = ""
 
 
 class Upgrade(Model):

@@ -54,7 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "volumes": ("volumes", "list the volumes of a stack"),
     "inspect": ("inspect", "everything about containers and other objects, as JSON"),
     "ls": ("ls", "list stacks"),
-    "events": ("events", "follow what happens"),
+    "events": ("events", "follow what happens, or list what happened"),
     "config": ("config", "check the file and print what it means"),
     "lint": ("lint", "say everything there is to say about the file, offline"),
     "network": ("network", "make, list and remove networks that belong to no stack"),

@@ -148,6 +148,7 @@ AGAIN = (
         meanwhile="restart app",
         touches="app",
     ),
+    Step("events --no-follow -n 50 app", says=("restart.asked .* \\(by ", "run.started")),
     Step("stop", says=("stop done",), touches="db app web", then=(runs(),)),
     Step("ps -a", says=("shop-db-1 .*stopped",)),
     Step("exec -T app true", 1, says=("app is not running", "stopped")),
