@@ -7,18 +7,21 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli import outfile, said
+from orchestrator.cli import deploy, outfile, reaching, said
+from orchestrator.cli import project as projects
 from orchestrator.cli.errors import USAGE, CliError
-from orchestrator.cli.show import plans, table
+from orchestrator.cli.show import meanwhile, plans, table, watch
 from orchestrator.client.http import quote
+from specs.kit import jsontext
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from orchestrator.cli.session import Invocation
     from specs import Project
 
+Json = dict[str, Any]
 FORMAT = 1
 # Of a request (specs.api.Deploy): what the file alone does not say, kept with its plan.
 OPTIONS = (
@@ -32,6 +35,51 @@ FLAGS = (
     *("no_deps", "always_recreate_deps", "no_recreate", "renew_anon_volumes", "timeout"),
     *("deadline", "no_start"),
 )
+
+
+def asked(
+    args: argparse.Namespace,
+    session: Invocation,
+    again: Callable[[Json], tuple[str, ...]] | None = None,
+) -> tuple[Json, Json]:
+    """Return the plan of these words, with what made each change, and the request it is of.
+
+    ``again``: from the model, the services that run again although they completed.
+    """
+    with meanwhile.telling() as now:
+        now("reading the Compose files")
+        project = projects.with_profiles_of(session.flags, args.services)
+        request = deploy.body(
+            args,
+            model=project.model,
+            origins=project.origins,
+            contents=projects.contents(project, args.services, dependencies=not args.no_deps),
+            directory=project.working_dir,
+            known=tuple(project.disabled),
+            files=project.files,
+            environ=project.environment,
+            again=again(project.model) if again is not None else (),
+        )
+        reaching.send_files(session.client, request, now)
+        now("asking the controller")
+        plan = ask(session, project.name, request)
+        if plan.get("changes"):
+            whole, _ = projects.examine(session.flags)  # it remembers who wrote what over what
+            if whole is not None:
+                with_causes(plan, whole)
+    command = watch.command_prefix(session)
+    plan["warnings"] = list(deploy.told(plan.get("warnings") or (), project.environment, command))
+    return plan, request
+
+
+def printed(plan: Json, session: Invocation, *, as_json: bool) -> None:
+    """Print a plan in full."""
+    if as_json:
+        print(jsontext.shown(plan))
+        return
+    show(plans.lines(plan), colour=session.colour)
+    sys.stdout.flush()
+    deploy.show(plan.get("warnings") or ())
 
 
 def ask(session: Invocation, stack: str, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "scale": ("scale", "change the number of replicas"),
     "history": ("history", "list a stack's releases: what, when, who, why"),
     "diff": ("diff", "show what differs between two releases"),
+    "rollback": ("rollback", "bring back what an earlier release asked for"),
     "schedule": ("schedule", "when services with a schedule are due, and what came of it"),
     "rollout": ("rollout", "pause an update, go on with it, go back, promote a canary"),
     "restart": ("restart", "restart containers"),

@@ -122,9 +122,7 @@ def check(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace, session: Invocation) -> int:
     check(args)
     if args.dry_run:
-        from orchestrator.cli.commands import plan
-
-        return plan.dry_run(args, session)
+        return _dry_run(args, session)
     watching: list[Watching] = []
 
     def loaded(project: Loaded) -> None:
@@ -159,6 +157,18 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 
     with watches.beside(watching[0]):
         return _attached(args, session, board, release, project.model)
+
+
+def _dry_run(args: argparse.Namespace, session: Invocation) -> int:
+    """Print what it would do; the code is that of having said it."""
+
+    def runs_again(model: dict[str, Any]) -> tuple[str, ...]:
+        found = ends_of(args, model)
+        return tuple(laws.run_again(found, args.services or model.get("services") or ()))
+
+    plan, _ = planning.asked(args, session, runs_again)
+    planning.printed(plan, session, as_json=False)
+    return 0
 
 
 def _say_when(session: Invocation, model: Mapping[str, Any]) -> None:
@@ -303,8 +313,8 @@ def _way_back(session: Invocation, board: boards.Board, command: str) -> str:
     if not before:
         return f"Undo it: {command} down"
     return (
-        f"Release {before} is what ran before: to undo this one, put the file back as it was "
-        f"and run {command} up -d ({command} down would remove the whole stack)"
+        f"Release {before} is what ran before: to undo this one, {command} rollback "
+        f"({command} down would remove the whole stack)"
     )
 
 

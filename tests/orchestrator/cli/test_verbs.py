@@ -110,7 +110,7 @@ def test_a_slip_of_the_finger_and_nothing_else_is_guessed(word):
         ("ps --ansi never", "corral --ansi ... ps"),
         ("ps --size", "corral stats"),
         ("--dry-run up", "corral plan"),
-        ("down --dry-run", "corral config"),
+        ("down --dry-run", "corral plan"),
         ("node update x", "corral node label"),
         ("node lss", "did you mean ls?"),
         ("node frobnicate", "one of ls, inspect"),
