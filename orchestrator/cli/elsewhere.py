@@ -213,8 +213,6 @@ FLAGS: dict[tuple[str, str], str] = {
         "",
         "--dry-run",
     ): "corral config prints what the file means, corral lint what is wrong with it",
-    ("events", "--since"): "events are told from now on; corral ps -a has what ended before",
-    ("events", "--until"): "events are told until you end it, or: timeout 60 corral events",
     ("up", "--menu"): "Ctrl-C ends corral up; everything else is a command in another terminal",
     # other tools' flags
     ("", "--compose-file"): "corral -f FILE up",

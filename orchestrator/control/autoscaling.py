@@ -74,8 +74,8 @@ class Autoscaling:
             await asyncio.sleep(INTERVAL)
             try:
                 await self._look()
-            except RequestError as error:
-                log.info("a service could not be scaled by its load", extra={"why": error})
+            except Exception:
+                log.exception("services could not be scaled by what they use")
         raise AssertionError("the loop has no end")
 
     async def _look(self) -> None:

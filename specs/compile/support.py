@@ -285,11 +285,13 @@ EXTENSIONS: dict[str, Extension] = {
         {"type": "boolean"},
     ),
     "services.*.x-corral.canary": Extension(
-        "{replicas: N, promote: manual, `after 10m` or `healthy-for 10m`}: see docs/rollouts.md",
+        "{replicas: N, weight: 10%, promote: manual, `after 10m` or `healthy-for 10m`}:"
+        " see docs/rollouts.md",
         {
             "type": "object",
             "properties": {
                 "replicas": {"type": "integer", "minimum": 1},
+                "weight": {"type": ["string", "integer"]},
                 "promote": {"type": "string"},
             },
             "additionalProperties": False,

@@ -191,6 +191,18 @@ TIMED = "services.a.x-corral.schedule"
             "services.a.deploy.update_config",
         ),
         ({"x-corral": {"schedule": "@daily"}, "ports": [{"target": 80}]}, "services.a.ports"),
+        (
+            {"x-corral": {"schedule": "@daily", "canary": {"replicas": 1}}},
+            "services.a.x-corral.canary",
+        ),
+        (
+            {"x-corral": {"schedule": "@daily", "update": "blue-green"}},
+            "services.a.x-corral.update",
+        ),
+        (
+            {"x-corral": {"schedule": "@daily", "depends_deadline": "5m"}},
+            "services.a.x-corral.depends_deadline",
+        ),
         ({"x-corral": {"schedule": "@daily"}, "container_name": "x"}, "services.a.container_name"),
         (
             {"x-corral": {"schedule": "@daily", "exclusive": True}},

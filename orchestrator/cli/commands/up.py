@@ -246,8 +246,8 @@ def _way_back(session: Invocation, board: boards.Board, command: str) -> str:
     if not before:
         return f"Undo it: {command} down"
     return (
-        f"Release {before} is what ran before: to undo this one, put the file back as it was "
-        f"and run {command} up -d ({command} down would remove the whole stack)"
+        f"Release {before} is what ran before: to undo this one, {command} rollback "
+        f"({command} down would remove the whole stack)"
     )
 
 

@@ -310,3 +310,16 @@ async def test_another_service_that_fails_keeps_none_from_its_turn(changed):
             await asyncio.sleep(5)
         await rig.until(lambda: {t.slot for t in done(rig)} == {1, 2, 3, 4})
         assert len({t.spec_hash for t in done(rig)}) == 1
+
+
+async def test_plan_says_where_a_job_begins_and_that_a_schedule_makes_nothing():
+    async with Rig(nodes=3) as rig:
+        timed = {"x-corral": {"schedule": "* * * * *"}}
+        model = project(work=job(5, at_once=2), report=timed)
+        found = {one.name: one for one in (await rig.plan(model)).services}
+        assert not found["report"].tasks
+        await rig.up(model)
+        await rig.deployed()
+        said = {task.name: task.node for task in found["work"].tasks}
+        assert said == {t.name: rig.cluster.nodes[t.node].name for t in rig.tasks("work")}
+        assert (await rig.plan(model)).unchanged
