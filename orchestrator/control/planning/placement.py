@@ -438,6 +438,7 @@ def _pending(
         constraints=service.placement.constraints,
         preferences=service.placement.preferences,
         max_per_node=service.placement.max_replicas_per_node,
+        pack=service.placement.strategy == "pack",
         ports=fixed_host_ports(effective.task),
         homes=(*homes(pass_, effective, task.slot), *bound.ties),
         only=bound.only,
