@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         ReleaseRow,
         Restart,
         Restarted,
+        Rollback,
+        RolledBack,
         RolloutStatus,
         Scale,
         Stack,
@@ -121,6 +123,13 @@ async def start(parts: ApiParts, request: web.Request, body: Start) -> Started:
 
 async def rollout(parts: ApiParts, request: web.Request, _: None) -> RolloutStatus:
     return parts.control.rollout(find(parts, request).name)
+
+
+async def rollback(parts: ApiParts, request: web.Request, body: Rollback) -> RolledBack:
+    await parts.control.arrived(request.match_info["stack"])
+    by = await made_by(request, body.by, "rollback")
+    asked = body.model_copy(update={"by": by})
+    return await parts.control.rollback(request.match_info["stack"], asked)
 
 
 async def steer(parts: ApiParts, request: web.Request, body: Steer) -> Steered:
