@@ -15,7 +15,7 @@ when a node joins); networks' pools are cut from the rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
     from specs.api import (
         Deploy,
-        Event,
         Progress,
         Release,
         ReleaseRow,
         Rescaled,
         Restart,
         Restarted,
+        Rollback,
+        RolledBack,
         RolloutStatus,
         Stack,
         Start,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         Steer,
         Steered,
     )
+    from specs.events import Event
     from specs.images import ForgetImages, ForgottenImages
     from specs.inside import Copied, Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
     from specs.made_by import MadeBy
@@ -89,6 +91,23 @@ class LogQuery:
     tail: int | None = None
     since: float | None = None
     after: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which events: of a stack and of none (None = all), from ``since`` until ``until``.
+
+    ``history``: what is kept, of that the last ``tail`` (None = all); ``follow``: what comes, too.
+    ``filters``: as specs.events.matches.
+    """
+
+    stack: str | None = None
+    history: bool = False
+    follow: bool = True
+    since: float | None = None
+    until: float | None = None
+    tail: int | None = None
+    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Agents(Protocol):
@@ -362,6 +381,10 @@ class Control(Protocol):
         """Have what does not run run as it was, with what it depends on."""
         ...
 
+    async def rollback(self, stack: str, asked: Rollback) -> RolledBack:
+        """Bring back what a kept release asked for, by a new one."""
+        ...
+
     async def steer(self, stack: str, asked: Steer) -> Steered:
         """Pause, go on with, take back or promote what is being rolled out."""
         ...
@@ -444,8 +467,12 @@ class Control(Protocol):
         """
         ...
 
-    def events(self, stack: str | None) -> AsyncIterator[Event]:
-        """Yield events from now on, of one stack or of all."""
+    def events(self, query: EventQuery) -> AsyncIterator[Event]:
+        """Yield what happened and what happens, as asked; without ``follow`` it ends."""
+        ...
+
+    def note(self, event: Event) -> None:
+        """Have it kept that something happened which changes no record."""
         ...
 
     # What a node should hold, for the dispatcher.

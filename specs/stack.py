@@ -291,17 +291,20 @@ class Placement(Model):
     constraints: tuple[str, ...] = ()  # Swarm's language: node.labels.x == y
     preferences: tuple[str, ...] = ()  # spread over these, e.g. node.labels.zone
     max_replicas_per_node: int = 0
+    strategy: Literal["spread", "pack"] = "spread"  # over nodes, or filling one after the other
 
 
 class Canary(Model):
     """New tasks beside the old ones, before the others are replaced.
 
-    ``replicas``: how many slots have one. ``promote``: when the others follow; ``manual``: when
+    ``replicas``: how many slots have one. ``weight``: percent of new connections that these get
+    together; 0 = as many as any other task. ``promote``: when the others follow; ``manual``: when
     somebody says so, ``after``: ``seconds`` after all of them served, ``healthy``: once all have
     been ready for ``seconds`` without a break.
     """
 
     replicas: int = 1
+    weight: int = 0
     promote: Literal["manual", "after", "healthy"] = "manual"
     seconds: float = 0.0
 

@@ -25,3 +25,6 @@ def as_written(service: dict[str, Any]) -> None:
         seconds, way = as_set(canary.pop("seconds")), canary["promote"]
         told = {"after": f"after {seconds}", "healthy": f"healthy-for {seconds}"}
         canary["promote"] = told.get(way, way)
+        weight = canary.pop("weight")
+        if weight:
+            canary["weight"] = f"{weight}%"

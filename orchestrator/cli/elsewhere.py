@@ -209,12 +209,7 @@ WORDS: dict[str, str] = {
 
 # (verb or "" for before the verb, flag) -> what to do instead
 FLAGS: dict[tuple[str, str], str] = {
-    (
-        "",
-        "--dry-run",
-    ): "corral config prints what the file means, corral lint what is wrong with it",
-    ("events", "--since"): "events are told from now on; corral ps -a has what ended before",
-    ("events", "--until"): "events are told until you end it, or: timeout 60 corral events",
+    ("", "--dry-run"): "corral plan says what `up` would do, and why; corral up --dry-run, too",
     ("up", "--menu"): "Ctrl-C ends corral up; everything else is a command in another terminal",
     # other tools' flags
     ("", "--compose-file"): "corral -f FILE up",

@@ -43,6 +43,7 @@ from orchestrator.control.mirror.records import (
     Volume,
     kind_of,
 )
+from orchestrator.control.mirror.told import Silent
 from orchestrator.keys.identity import ClusterRecord, decode
 from orchestrator.store import keys
 from orchestrator.store.base import Change, Compacted, Damaged, Store
@@ -50,6 +51,7 @@ from specs import skew
 from specs.states import FINAL
 
 if TYPE_CHECKING:
+    from orchestrator.control.mirror.told import EventKeeper
     from specs.api import Release, Stack
     from specs.base import Model
     from specs.kit.clock import Clock
@@ -110,6 +112,7 @@ class Cluster:
         self._deleted: dict[str, int] = {}
         self._models: dict[str, Model] = {}
         self._listeners: list[Listener] = []
+        self.journal: EventKeeper = Silent()  # who tells what is written
         self._followed = 0
         self._held = 0  # decisions under way that read the mirror
         self._released = asyncio.Event()
@@ -251,6 +254,10 @@ class Cluster:
             if network.subnets and not network.retired
             for pool in network.pools
         }
+
+    def present(self, key: str) -> Model | None:
+        """Return the record of that key, or None."""
+        return self._models.get(key)
 
     def version(self, key: str) -> int:
         """Return the revision of the key's last change, 0 when it does not exist."""

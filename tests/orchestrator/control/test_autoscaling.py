@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from orchestrator.contracts import EventQuery
 from orchestrator.errors import Invalid
 from specs.inside import TaskUsage
 from tests.orchestrator.control.builders import project
@@ -53,7 +54,7 @@ def wanted(rig):
 
 
 async def told(rig, kinds):
-    async for event in rig.control.events(None):
+    async for event in rig.control.events(EventQuery()):
         if event.kind == "service.autoscaled":
             kinds.append(event.message)
 
