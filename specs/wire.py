@@ -189,7 +189,10 @@ class NetworkState(Model):
 
 
 class Endpoint(Model):
-    """One task of a service on one network. Only ``ready`` ones get traffic."""
+    """One task of a service on one network. Only ``ready`` ones get traffic.
+
+    ``share``: percent of new connections that those with a share have together; 0 = of the rest.
+    """
 
     task: str
     name: str
@@ -198,6 +201,7 @@ class Endpoint(Model):
     ready: bool
     aliases: tuple[str, ...] = ()
     hostname: str = ""
+    share: int = 0
 
 
 class ServiceEndpoints(Model):

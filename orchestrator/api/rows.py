@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.control.mirror import times
 from orchestrator.control.mirror.released import spec_in_force, task_spec
-from orchestrator.control.mirror.serving import is_ready, serving
+from orchestrator.control.mirror.serving import is_ready, queued, serving
 from orchestrator.control.telling.words import (
     is_complete,
     job_words,
@@ -121,6 +121,7 @@ def service_rows(cluster: Mirror, stack: Stack, tasks: list[Task]) -> tuple[Serv
                 replicas=wanted,
                 tasks=live,
                 ready=serve,
+                queued=queued(stack, service, mine) if service else 0,
                 scaled=name in stack.overrides,
                 carried=_carried(spec, name),
                 ports=tuple(port_text(p, {}) for p in service.task.ports) if service else (),

@@ -14,10 +14,12 @@ import base64
 import contextlib
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakValueDictionary
 
 from orchestrator.control.asking import PathQuestions
+from orchestrator.control.autoscaling import Autoscaling
+from orchestrator.control.deploy import rollback as rolling
 from orchestrator.control.deploy import unchanged
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.beginning import let_begin
@@ -27,7 +29,7 @@ from orchestrator.control.deploy.oneoff_image import image_of
 from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.figures import LoopFigures
-from orchestrator.control.forecast.making import Seen, forecast
+from orchestrator.control.forecast.making import ForecastBasis, forecast
 from orchestrator.control.leases import Leases
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
@@ -46,13 +48,16 @@ from orchestrator.control.planning import (
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling import objects, rollouts
+from orchestrator.control.telling.journal import EventJournal, told
 from orchestrator.control.telling.progress import Streams
 from orchestrator.control.telling.schedules import schedule_row
 from orchestrator.control.turns import TURN, in_turns
 from orchestrator.control.wanted import Outgoing
 from orchestrator.store.base import StoreUnavailable
 from specs.api import ProblemRow
+from specs.events import Event
 from specs.kit.loading import load
+from specs.made_by import MadeBy
 from specs.objects import ContentRows, NetworkRows, VolumeRows
 from specs.oneoff import OneOffProgress
 from specs.schedule import ScheduleActed
@@ -63,18 +68,19 @@ if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
-    from orchestrator.contracts import Agents, Sealer
+    from orchestrator.contracts import Agents, EventQuery, Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
     from specs.api import (
         Deploy,
-        Event,
         Progress,
         Release,
         ReleaseRow,
         Rescaled,
         Restart,
         Restarted,
+        Rollback,
+        RolledBack,
         RolloutStatus,
         Start,
         Started,
@@ -124,9 +130,10 @@ class ControlLoop:
         self._out = Outgoing(cluster, self._specs, sealer, exclusive)
         self.leases = Leases(cluster, exclusive, clock)
         self._streams = Streams(cluster, clock, self._observed.watched)
+        self.journal = EventJournal(store, cluster, clock, self._streams)
         self._wake = asyncio.Event()
         self._heard = False  # something came that the look under way may have missed
-        self._notices = Notices(cluster, self._out, self._streams, self._wake)
+        self._notices = Notices(cluster, self._out, self._streams, self._wake, self.note)
         self._agents = agents
         self._sealer = sealer
         self._commands = Commands(store, cluster, sealer, rng, clock)
@@ -142,6 +149,7 @@ class ControlLoop:
         self._asking = PathQuestions(
             cluster, agents, clock, self._observed.paths, self._notices.everything
         )
+        self._autoscaling = Autoscaling(cluster, agents, clock, self._write, self._scaled)
         self._inbox: deque[tuple[str, Report]] = deque()
         self._hellos: dict[str, Hello] = {}
         self._lock = asyncio.Lock()  # one writer: a pass or a command
@@ -161,8 +169,10 @@ class ControlLoop:
         """Run until cancelled."""
         if self._cluster.stacks:
             await load(GRAPHS)
+        await self._remember()
         clock = asyncio.get_running_loop().time
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._autoscaling.run(), name="autoscaling")
             while True:
                 self._wake.clear()
                 due = await self._once(group)
@@ -173,6 +183,13 @@ class ControlLoop:
                 # What comes meanwhile, or is ready to run, adds its changes: one look for many.
                 await asyncio.sleep(max(0.0, rested - clock()))
         raise AssertionError("the loop has no end")
+
+    async def _remember(self) -> None:
+        """Take note of the events there are; without that they are only not trimmed."""
+        try:
+            await self.journal.load()
+        except StoreUnavailable as exc:
+            log.warning("the events there are cannot be read: %s", exc)
 
     def _now(self) -> float:
         return self._clock.monotonic()
@@ -231,7 +248,7 @@ class ControlLoop:
         self._timers.update(dues)
         self._over_due = over_due
         self._timers = {n: t for n, t in self._timers.items() if n in self._cluster.stacks}
-        self._say(pass_)
+        self._tell(pass_)
         times = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
         return min(times, default=None)
 
@@ -240,11 +257,6 @@ class ControlLoop:
         self._counted.dropped += 1
         self._tell(pass_)  # what was observed stays observed, and is news only once
         self._notices.again(looked)
-
-    def _say(self, pass_: Pass) -> None:
-        for kind, stack, message in pass_.notes:
-            self._streams.event(kind, message, stack=stack)
-        self._tell(pass_)
 
     def _tell(self, pass_: Pass) -> None:
         for stack in pass_.told:
@@ -264,7 +276,9 @@ class ControlLoop:
                     " most are back; is the network of the controller's machine up?"
                 )
                 log.warning(text)
-                self._streams.event("cluster.brake", text)
+                self._happened("cluster.brake", text, reason="brake")
+            elif len(self._cluster.nodes) > 1:
+                self._happened("cluster.brake-off", "most nodes answer again", reason="brake")
         return due
 
     async def _take_reports(self) -> bool:
@@ -301,7 +315,7 @@ class ControlLoop:
                 self._inbox.extendleft(reversed(reports))
                 self._hellos = {**hellos, **self._hellos}
             else:
-                self._say(pass_)
+                self._tell(pass_)
         return len(reports) if done else None
 
     def _new_pass(self) -> Pass:
@@ -318,7 +332,21 @@ class ControlLoop:
         )
 
     async def _commit(self, pass_: Pass) -> bool:
-        return not pass_.draft or await pass_.draft.commit(self._store)
+        pass_.draft.notes += [
+            Event(time=pass_.wall, kind=kind, stack=stack, message=text)
+            for kind, stack, text in pass_.notes
+        ]
+        if not pass_.draft and not self.journal.waits:
+            return True
+        return await pass_.draft.commit(self._store)
+
+    def note(self, event: Event) -> None:
+        """Have it kept that something happened which changes no record."""
+        self.journal.add(event)
+        self._wake.set()
+
+    def _happened(self, kind: str, text: str, **more: Any) -> None:
+        self.note(Event(time=self._clock.wall(), kind=kind, message=text, **more))
 
     # results of the work beside the loop
 
@@ -335,6 +363,10 @@ class ControlLoop:
             releases.begin(pass_, current, images)
 
         await self._write(change)
+
+    def _scaled(self, kind: str, text: str, stack: str, service: str) -> None:
+        log.info("scaled by its load", extra={"stack": stack, "what": text})
+        self._happened(kind, text, stack=stack, service=service, reason="load")
 
     async def _volume_gone(self, name: str) -> None:
         await self._write(lambda pass_: removal.forget_volume(pass_, name))
@@ -375,7 +407,7 @@ class ControlLoop:
     async def plan(self, stack: str, request: Deploy) -> Plan:
         listening = await listening_now(self._cluster, self._agents, request)
         await load(GRAPHS)
-        seen = Seen(self._cluster, self._observed, self._specs, brake=self._health.brake())
+        seen = ForecastBasis(self._cluster, self._observed, self._specs, brake=self._health.brake())
         return await forecast(
             seen, self._store, self._agents, self._sealer, self._clock, stack, request, listening
         )
@@ -385,9 +417,11 @@ class ControlLoop:
         async with self._arrivals.setdefault(stack, asyncio.Lock()):
             pass
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(
+        self, stack: str, services: Mapping[str, int], by: MadeBy | None = None
+    ) -> Rescaled:
         async with self._turn():
-            return await self._commands.scale(stack, services)
+            return await self._commands.scale(stack, services, by or MadeBy())
 
     async def restart(self, stack: str, request: Restart) -> Restarted:
         async with self._turn():
@@ -396,6 +430,18 @@ class ControlLoop:
     async def start(self, stack: str, request: Start) -> Started:
         async with self._turn():
             return await self._commands.start(stack, request)
+
+    async def rollback(self, stack: str, asked: Rollback) -> RolledBack:
+        await load(GRAPHS)
+        async with self._arrivals.setdefault(stack, asyncio.Lock()):
+            done = self._commands.rolled_back(asked)
+            if done is not None:
+                return done
+            to = rolling.choose(self._cluster, stack, asked)
+            request = rolling.request_of(self._cluster, stack, asked, to)
+            listening = await listening_now(self._cluster, self._agents, request)
+            async with self._turn():
+                return await self._commands.rollback(stack, asked, to, listening)
 
     async def steer(self, stack: str, asked: Steer) -> Steered:
         async with self._turn():
@@ -512,8 +558,8 @@ class ControlLoop:
     def progress(self, stack: str, release: int | None) -> AsyncIterator[Progress]:
         return self._streams.progress(stack, release)
 
-    def events(self, stack: str | None) -> AsyncIterator[Event]:
-        return self._streams.events(stack)
+    def events(self, query: EventQuery) -> AsyncIterator[Event]:
+        return told(self.journal, self._streams, query)
 
     # nodes, see orchestrator.contracts
 

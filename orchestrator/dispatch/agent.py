@@ -67,13 +67,42 @@ def _at(kind: str, name: str, rest: str = "") -> str:
     return f"/v1/{kind}/{quote(name, safe='')}{rest}"
 
 
+@contextlib.asynccontextmanager
+async def talking(connector: aiohttp.BaseConnector, name: str) -> AsyncIterator[AgentClient]:
+    """Yield what talks to the agent that the connector's connections end at.
+
+    At the end whatever is read still is broken off. The connector is the transport's to close:
+    that may be a line that is cut.
+    """
+    async with aiohttp.ClientSession(
+        "http://agent",
+        connector=connector,
+        connector_owner=False,
+        timeout=aiohttp.ClientTimeout(total=None),
+    ) as http:
+        client = AgentClient(http, name)
+        try:
+            yield client
+        finally:
+            client.end()
+
+
 class AgentClient:
     """``http`` is a session whose connections end at the agent of node ``name``."""
 
     def __init__(self, http: aiohttp.ClientSession, name: str) -> None:
         self._http = http
         self._version = PROTOCOL  # the agent's, once it has said hello
+        self._answers: set[aiohttp.ClientResponse] = set()  # those that are being read
         self.name = name
+
+    def end(self) -> None:
+        """Break off what is being read, before the connections are closed.
+
+        Of a connection that is closed here, aiohttp tells nobody who reads its answer.
+        """
+        for answer in self._answers:
+            answer.content.set_exception(ConnectionError("the connection to it has just ended"))
 
     async def hello(self) -> Hello:
         hello = await self._call("GET", "/v1/hello", Hello, timeout=SHORT)
@@ -369,7 +398,11 @@ class AgentClient:
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=SHORT),
             ) as answer:
-                yield answer
+                self._answers.add(answer)
+                try:
+                    yield answer
+                finally:
+                    self._answers.discard(answer)
         except (*_ERRORS, *_CLOSED) as exc:
             raise self._lost(exc) from exc
         except LineTooLong as exc:

@@ -49,6 +49,12 @@ def strategy(path: str, raw: Json, verdicts: Verdicts) -> Json:
                 "leave out canary, or update",
             )
         found["canary"] = _canary(f"{path}.x-corral.canary", extension["canary"], verdicts)
+        if found["canary"].weight and mapping(raw.get("deploy")).get("endpoint_mode") == "dnsrr":
+            verdicts.refuse(
+                f"{path}.x-corral.canary.weight",
+                "with endpoint_mode dnsrr clients choose a task themselves: none has a weight",
+                "leave out endpoint_mode, or weight",
+            )
     key = "update" if way == "blue-green" else "canary"
     if found.keys() & {"blue_green", "canary"}:
         what = "a blue-green update runs" if way == "blue-green" else "a canary runs"
@@ -93,9 +99,9 @@ def _canary(path: str, value: Any, verdicts: Verdicts) -> Canary:
         verdicts.refuse(path, f"{value!r} is no canary", "write {replicas: 1, promote: manual}")
         return Canary()
     for key in value:
-        if key not in ("replicas", "promote"):
+        if key not in ("replicas", "weight", "promote"):
             verdicts.refuse(
-                f"{path}.{key}", f"unknown setting `{key}`", "known here: promote, replicas"
+                f"{path}.{key}", f"unknown setting `{key}`", "known here: promote, replicas, weight"
             )
     count = number(value.get("replicas", 1))
     if not count:
@@ -103,16 +109,27 @@ def _canary(path: str, value: Any, verdicts: Verdicts) -> Canary:
             f"{path}.replicas", f"{value.get('replicas')!r} is no count", "write 1 or more"
         )
         count = 1
+    weight = _weight(path, value.get("weight"), verdicts)
+    found = {"replicas": count, "weight": weight}
     words = str(value.get("promote") or "manual").split()
     if words == ["manual"]:
-        return Canary(replicas=count)
+        return Canary.model_validate(found)
     seconds = duration_seconds(words[1]) if len(words) == 2 else None
     if words[0] not in _WAYS or seconds is None:
         verdicts.refuse(f"{path}.promote", f"{value.get('promote')!r} says no time", _PROMOTE)
-        return Canary(replicas=count)
-    return Canary.model_validate(
-        {"replicas": count, "promote": _WAYS[words[0]], "seconds": seconds}
-    )
+        return Canary.model_validate(found)
+    return Canary.model_validate({**found, "promote": _WAYS[words[0]], "seconds": seconds})
+
+
+def _weight(path: str, value: Any, verdicts: Verdicts) -> int:
+    """Return the percent of new connections; 0 where nothing is said of it."""
+    if value is None:
+        return 0
+    percent = number(str(value).removesuffix("%").strip())
+    if percent is None or not 0 < percent < 100:
+        verdicts.refuse(f"{path}.weight", f"{value!r} is no share", "write 1% to 99%")
+        return 0
+    return percent
 
 
 def _single(path: str, raw: Json, verdicts: Verdicts) -> Iterator[tuple[str, str, str]]:

@@ -57,6 +57,8 @@ def test_what_two_may_have_has_a_canary_beside_it(body):
 
 CANARIES = [
     ({"replicas": 2}, Canary(replicas=2)),
+    ({"weight": "10%"}, Canary(weight=10)),
+    ({"weight": 25, "replicas": 2}, Canary(weight=25, replicas=2)),
     ({"promote": "manual"}, Canary()),
     ({"promote": "after 10m"}, Canary(promote="after", seconds=600.0)),
     ({"promote": "healthy-for 1m30s"}, Canary(promote="healthy", seconds=90.0)),
@@ -78,6 +80,9 @@ def test_a_canary_is_read(written, meant):
         ({"promote": "later"}, ".promote", "'later' says no time"),
         ({"promote": "after"}, ".promote", "'after' says no time"),
         ({"promote": "after soon"}, ".promote", "'after soon' says no time"),
+        ({"weight": "0%"}, ".weight", "'0%' is no share"),
+        ({"weight": 100}, ".weight", "100 is no share"),
+        ({"weight": "much"}, ".weight", "'much' is no share"),
         ({"many": 1}, ".many", "unknown setting `many`"),
     ],
     ids=str,
@@ -163,3 +168,12 @@ def test_who_depends_on_nothing_waits_for_nobody():
     with pytest.raises(SpecError) as caught:
         compile_stack(rollouts_of({"x-corral": {"depends_deadline": "2m"}}), {}, "app")
     assert "the service depends on nothing" in caught.value.problems[0].message
+
+
+def test_who_chooses_by_name_knows_no_weight():
+    body = {"deploy": {"endpoint_mode": "dnsrr"}, "x-corral": {"canary": {"weight": "10%"}}}
+    with pytest.raises(SpecError) as caught:
+        compile_stack(rollouts_of(body), {}, "app")
+    (problem,) = caught.value.problems
+    assert problem.path == "services.web.x-corral.canary.weight"
+    assert "endpoint_mode dnsrr" in problem.message

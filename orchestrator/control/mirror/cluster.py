@@ -43,6 +43,7 @@ from orchestrator.control.mirror.records import (
     Volume,
     kind_of,
 )
+from orchestrator.control.mirror.told import Silent
 from orchestrator.keys.identity import ClusterRecord, decode
 from orchestrator.store import keys
 from orchestrator.store.base import Change, Compacted, Damaged, Store
@@ -50,6 +51,7 @@ from specs import skew
 from specs.states import FINAL
 
 if TYPE_CHECKING:
+    from orchestrator.control.mirror.told import EventKeeper
     from specs.api import Release, Stack
     from specs.base import Model
     from specs.kit.clock import Clock
@@ -85,6 +87,7 @@ class Cluster:
         self.tasks: dict[str, Task] = {}
         self.oneoffs: dict[str, OneOff] = {}  # by the id of their task
         self.schedules: dict[tuple[str, str], Schedule] = {}  # by stack and service
+        self.stack_schedules: dict[str, dict[str, Schedule]] = defaultdict(dict)
         self.nodes: dict[str, Node] = {}
         self.networks: dict[str, NetworkRecord] = {}
         self.leases: dict[str, dict[str, Lease]] = defaultdict(dict)  # network -> cidr
@@ -109,6 +112,7 @@ class Cluster:
         self._deleted: dict[str, int] = {}
         self._models: dict[str, Model] = {}
         self._listeners: list[Listener] = []
+        self.journal: EventKeeper = Silent()  # who tells what is written
         self._followed = 0
         self._held = 0  # decisions under way that read the mirror
         self._released = asyncio.Event()
@@ -251,6 +255,10 @@ class Cluster:
             for pool in network.pools
         }
 
+    def present(self, key: str) -> Model | None:
+        """Return the record of that key, or None."""
+        return self._models.get(key)
+
     def version(self, key: str) -> int:
         """Return the revision of the key's last change, 0 when it does not exist."""
         return self._versions.get(key, 0)
@@ -327,7 +335,8 @@ class Cluster:
         elif kind is VOLUMES:
             where, key = self.volumes, record.name
         elif kind is SCHEDULES:
-            where, key = self.schedules, (record.stack, record.service)
+            _put(self.schedules, (record.stack, record.service), None if gone else record)
+            where, key = self.stack_schedules[record.stack], record.service
         elif kind is BOUND_PATHS:
             where, key = self.bound_paths, (record.stack, record.path)
         else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.mirror.serving import copies, is_leaving, stands_by
-from orchestrator.control.planning import gates, misplaced, pairs, stopping
+from orchestrator.control.planning import gates, jobs, misplaced, pairs, stopping
 from orchestrator.control.planning.keeping import stop_unwanted
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ServiceState
@@ -54,7 +54,10 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         sample = deployed or (kept[min(kept)] if kept else None)
         if sample is None:
             continue
-        if name in stack.overrides:
+        job = jobs.newest(kept.values())
+        if job is not None:  # what waits for its turn is of the iteration that was begun
+            kept = {slot: kept.get(slot, job) for slot in range(1, copies(stack, job.service) + 1)}
+        elif name in stack.overrides:
             slots = range(1, copies(stack, sample.service) + 1)
             kept = {slot: kept.get(slot, sample) for slot in slots}
         wanted = WantedService(
@@ -62,6 +65,7 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
             sample.task.restart,
             asked=stack.asked.get(name, 0),
             asked_again=stack.asked_again.get(name, 0),
+            at_once=job.service.max_concurrent if job is not None else None,
         )
         moves = misplaced.leaving(pass_, sample, found).moves
         replicas = [

@@ -28,7 +28,12 @@ from orchestrator.control.planning import (
 from orchestrator.control.planning.keeping import Kept, as_it_is, stop_unwanted
 from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
-from orchestrator.control.planning.starting import create_task, let_run, tasks_by_slot
+from orchestrator.control.planning.starting import (
+    create_task,
+    let_run,
+    tasks_by_slot,
+    why_made,
+)
 from orchestrator.control.planning.terms import at_home, replica, wanted_service
 from scheduler.reconcile import StopTask, WantedService, reconcile_in_steps
 from scheduler.rollout import Moves, advance_in_steps
@@ -209,13 +214,17 @@ def _perform(
 ) -> Steps[None]:
     """Do what was decided, and let go of what ended."""
     by_id = {task.id: task for task in tasks}
+    for stop in (*state.plan.stop, *state.moves.stop):
+        pass_.draft.because.setdefault(stop.task, stop.reason)
     for task_id in dict.fromkeys(s.task for s in (*state.plan.stop, *state.moves.stop)):
         stopping.begin(pass_, by_id[task_id], grace=target.grace)
         yield 1
-    for create in (*state.plan.create, *state.moves.create):
+    creates = (*state.plan.create, *state.moves.create)
+    slots = tasks_by_slot(tasks) if creates and tasks else {}
+    for create in creates:
         own = state.own_specs.get(create.slot, state.effective)
         fresh = target.renews and not state.carried and _anew(tasks, create)
-        create_task(
+        made = create_task(
             pass_,
             own,
             create,
@@ -224,6 +233,8 @@ def _perform(
             fresh=fresh,
             turn="beside" if create.slot in state.wanted.beside else "",
         )
+        if create.slot in slots:
+            pass_.draft.because[made.id] = why_made(pass_, slots[create.slot], made)
         yield 2
     let_run(
         pass_,

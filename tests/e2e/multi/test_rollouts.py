@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.real
 ROLLING = {"update": "rolling"}
 CANARY = {"canary": {"replicas": 1, "promote": "manual"}}
+HALF = {"canary": {"weight": "50%"}}  # of the connections; one of four tasks
 BLUE_GREEN = {"update": "blue-green", "keep_old": "1m"}
 
 
@@ -56,13 +57,17 @@ class Stage:
 
     def versions(self) -> set[int]:
         """Return the versions that answer on every node, each asked often enough to tell."""
-        found = set()
+        return set(self.answers(8))
+
+    def answers(self, times: int) -> list[int]:
+        """Return the version that answered each of so many requests to every node."""
+        found = []
         with self.cluster.client.network():
             for ip in self.traffic.ips:
-                for _ in range(8):
+                for _ in range(times):
                     link = http.client.HTTPConnection(ip, PORT, timeout=10)
                     link.request("GET", "/0")
-                    found.add(int(link.getresponse().getheader("X-Version") or 0))
+                    found.append(int(link.getresponse().getheader("X-Version") or 0))
                     link.close()
         return found
 
@@ -72,9 +77,13 @@ class Stage:
 
     def canary_promoted(self) -> None:
         before = {row["id"] for row in self.cluster.ready("web")}
-        assert "1 canary of 3 beside the old tasks, to be promoted or aborted" in self.up(CANARY)
+        assert "1 canary of 3 beside the old tasks with 50 % of connections" in self.up(HALF)
         assert len({row["id"] for row in self.cluster.ready("web")} - before) == 1
         self.cluster.until("both answer", lambda: len(self.versions()) == 2)
+        answers = self.answers(40)
+        # Others ask meanwhile and take their places in the round robin: not to the very one.
+        share = answers.count(self.version) / len(answers)
+        assert 0.35 < share < 0.65, f"{share:.0%} of {len(answers)} connections"
         self.rollout("promote", "web")
         assert self.versions() == {self.version}
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator.control.mirror.serving import is_ready
-from orchestrator.errors import Conflict, NotFound
+from orchestrator.errors import Conflict, Invalid, NotFound
 from specs.api import Steer
 from tests.orchestrator.control.builders import CHECK, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
@@ -278,9 +278,28 @@ async def test_a_failed_update_is_taken_back_when_it_is_told_to():
         assert (await rig.end_of(within=200)).state == "failed"
         done = await steer(rig, "abort")
         assert done.message == "back to release 1, as release 3"
+        assert rig.release().by.to == 1
         await rig.deployed()
         assert watch.images() == ALL_OLD
         assert watch.unavailable == 1
+
+
+async def test_what_was_started_again_in_between_is_no_less_a_way_back():
+    async with Rig(nodes=2) as rig:
+        await rig.up(web("web:1"))
+        await rig.deployed()
+        watch = Watch(rig)
+        await rig.control.stop("app", 0)
+        await rig.until(lambda: not rig.live("web"))
+        await rig.start()
+        await rig.deployed()
+        rig.how["web:2"] = Behaviour(reject="bad mount")
+        await rig.up(web("web:2", {"parallelism": 2}), deadline=30.0)
+        assert (await rig.end_of(within=200)).state == "failed"
+        await steer(rig, "abort")
+        await rig.deployed()
+        assert watch.images() == ALL_OLD
+        assert not rig.release().only_starts
 
 
 # canary
@@ -489,3 +508,64 @@ async def test_what_fits_nowhere_either_way_stops_nothing():
         await rig.up(web("web:2", update, deploy=huge), deadline=30.0)
         assert "no progress for 30 s" in (await rig.end_of(within=200)).message
         assert (watch.images(), watch.unavailable) == (ALL_OLD, 0)
+
+
+# a canary's share of the connections
+
+
+def weighted(image: str, weight: str = "10%") -> dict[str, Any]:
+    return web(image, **{"x-corral": {"canary": {"weight": weight}}})
+
+
+def shares(rig: Rig) -> dict[str, dict[str, int]]:
+    """Return, for each node, the shares it is told of web's ready tasks, by release."""
+    found: dict[str, dict[str, int]] = {}
+    for name, node in rig.nodes.items():
+        for service in node.wanted.services.values():
+            for one in service.endpoints if service.service == "web" else ():
+                if one.ready:
+                    release = rig.cluster.tasks[one.task].release
+                    found.setdefault(name, {})[f"release {release}"] = one.share
+    return found
+
+
+async def test_every_node_is_told_a_canarys_share_and_when_it_is_over():
+    async with Rig(nodes=3) as rig:
+        watch = await with_canary(rig, weighted("web:1"), weighted("web:2"))
+        end = await rig.end_of(within=100)
+        assert "1 canary of 4 beside the old tasks with 10 % of connections" in end.message
+        told = {"release 1": 0, "release 2": 10}
+        await rig.until(lambda: list(shares(rig).values()) == [told] * 3)
+        await rig.restart_controller()
+        await asyncio.sleep(5)
+        assert list(shares(rig).values()) == [told] * 3
+        await steer(rig, "promote")
+        await rig.until(
+            lambda: list(shares(rig).values()) == [{"release 1": 0, "release 2": 0}] * 3, within=2
+        )
+        await rig.deployed()
+        assert watch.images() == ALL_NEW
+
+
+async def test_a_share_is_gone_with_its_canary():
+    async with Rig(nodes=3) as rig:
+        watch = await with_canary(rig, weighted("web:1"), weighted("web:2"))
+        await rig.until(lambda: watch.images() == BESIDE)
+        await steer(rig, "abort")
+        await rig.until(lambda: list(shares(rig).values()) == [{"release 1": 0}] * 3)
+        assert watch.unavailable == 0
+
+
+async def test_where_a_node_is_older_a_weight_is_refused():
+    async with Rig(nodes=2) as rig:
+        node = rig.nodes["n2"].node
+        older = node.facts.model_copy(update={"wire": 1})
+        await rig.put_node(node.model_copy(update={"facts": older}))
+        await rig.until(lambda: rig.cluster.nodes["n2"].facts.wire == 1)
+        with pytest.raises(Invalid) as caught:
+            await rig.up(weighted("web:1"))
+        (problem,) = caught.value.problems
+        assert problem.path == "services.web.x-corral.canary.weight"
+        assert problem.message == "host2: corral is older there and knows no weights"
+        await rig.up(canary("web:1"))
+        await rig.deployed()
