@@ -151,6 +151,7 @@ class Steering:
         updates = {*(newest.updates or ()), *(source.updates or ())}
         spec = spec_of(cluster, source)
         there = spec.services if spec is not None else {}
+        back = source.number if promoted else source.rollback_to
         update = {
             "number": max([*known, stack.release]) + 1,
             "key": self._asked.key,
@@ -168,6 +169,8 @@ class Steering:
             "homeless": (),
             "stalled": False,
             "culprit": None,
+            "by": self._asked.by.model_copy(update={"to": back}),
+            "rollback_to": back,
             "back": "",
             "back_reason": "",
         }
