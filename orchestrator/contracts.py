@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         Rescaled,
         Restart,
         Restarted,
+        Rollback,
+        RolledBack,
         RolloutStatus,
         Stack,
         Start,
@@ -378,6 +380,10 @@ class Control(Protocol):
 
     async def start(self, stack: str, request: Start) -> Started:
         """Have what does not run run as it was, with what it depends on."""
+        ...
+
+    async def rollback(self, stack: str, asked: Rollback) -> RolledBack:
+        """Bring back what a kept release asked for, by a new one."""
         ...
 
     async def steer(self, stack: str, asked: Steer) -> Steered:

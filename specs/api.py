@@ -16,6 +16,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     POST   /v1/stacks/{stack}/plan           Deploy -> Plan (specs.plans); nothing is written
     GET    /v1/stacks/{stack}/releases       {"releases": [ReleaseRow]}
     GET    /v1/stacks/{stack}/history?service=&limit=  ReleaseHistory (specs.history)
+    POST   /v1/stacks/{stack}/rollback       Rollback -> RolledBack; then watch .../progress
     GET    /v1/stacks/{stack}/diff?before=N&after=N  Diff (specs.history)
     GET    /v1/stacks/{stack}/progress?release=N     NDJSON of Progress; ends with the release
     DELETE /v1/stacks/{stack}?volumes=0|1&timeout=S  StackRow; then watch .../progress
@@ -55,6 +56,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from specs.base import Model
+from specs.history import DiffRow
 from specs.made_by import MadeBy
 from specs.node import NodeFacts
 from specs.problems import Position
@@ -112,6 +114,9 @@ class Deploy(Model):
     renew_volumes: bool = False  # what it makes anew begins with empty anonymous volumes
     no_recreate: bool = False  # what exists keeps its spec, only what is missing is made
     config_files: tuple[str, ...] = ()  # where the files lie on the client's machine
+    # Of a plan somebody agreed to: the stack's newest release then, and where what it makes goes.
+    planned_after: int | None = None
+    places: dict[str, str] = Field(default_factory=dict)
     by: MadeBy = MadeBy()
 
 
@@ -170,7 +175,13 @@ class Release(Model):
     updates: tuple[str, ...] | None = None
     # The task whose end or check failed it; empty: none did. None: an earlier version does not say.
     culprit: str | None = None
+    # Where the plan it was made from has what it makes: "web.2" -> id of the node. Wished for
+    # while that node takes it, and never waited for.
+    places: dict[str, str] = Field(default_factory=dict)
     by: MadeBy = MadeBy()  # who made it, and why
+    # A rollback: the release it brings back, and service -> the manifest digest that must be had.
+    rollback_to: int = 0
+    pinned: dict[str, str] = Field(default_factory=dict)
     paused: tuple[str, ...] = ()  # services of which no further slot is begun: `rollout pause`
     promoted: tuple[str, ...] = ()  # services whose canary was found good: the others follow
     # Of one that was rolled back: how far that is, and what is wrong with it.
@@ -681,6 +692,7 @@ class Steer(Model):
     key: str = Field(pattern=KEY)
     action: Literal["pause", "resume", "abort", "promote"]
     services: tuple[str, ...] = ()
+    by: MadeBy = MadeBy()
 
 
 class Steered(Model):
@@ -689,6 +701,32 @@ class Steered(Model):
     release: int | None = None
     services: tuple[str, ...] = ()
     message: str = ""
+
+
+class Rollback(Model):
+    """What is to be brought back: release ``to``, None = what ran before; no services = all.
+
+    ``timeout``: grace period of what it replaces. ``dry_run``: only say what it would change.
+    """
+
+    key: str = Field(pattern=KEY)  # the same key never makes two releases
+    to: int | None = Field(default=None, gt=0)
+    services: tuple[str, ...] = ()
+    remove_orphans: bool = False
+    timeout: float | None = None
+    dry_run: bool = False
+    by: MadeBy = MadeBy()
+
+
+class RolledBack(ReleaseRow):
+    """The release that brings ``to`` back, and what that changes of the newest.
+
+    ``number`` 0: nothing was made. ``joined``: it had been asked for, and is under way.
+    """
+
+    to: int
+    changes: tuple[DiffRow, ...] = ()
+    joined: bool = False
 
 
 class RolloutRow(Model):

@@ -213,6 +213,14 @@ ROUTES: tuple[ApiRoute, ...] = (
         ),
     ),
     ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/rollback",
+        stacks.rollback,
+        "Bring back what an earlier release asked for",
+        body=api.Rollback,
+        answer=api.RolledBack,
+    ),
+    ApiRoute(
         "GET",
         "/v1/stacks/{stack}/diff",
         history.diff,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         ReleaseRow,
         Restart,
         Restarted,
+        Rollback,
+        RolledBack,
         RolloutStatus,
         Scale,
         Stack,
@@ -123,9 +125,18 @@ async def rollout(parts: ApiParts, request: web.Request, _: None) -> RolloutStat
     return parts.control.rollout(find(parts, request).name)
 
 
+async def rollback(parts: ApiParts, request: web.Request, body: Rollback) -> RolledBack:
+    await parts.control.arrived(request.match_info["stack"])
+    by = await made_by(request, body.by, "rollback")
+    asked = body.model_copy(update={"by": by})
+    return await parts.control.rollback(request.match_info["stack"], asked)
+
+
 async def steer(parts: ApiParts, request: web.Request, body: Steer) -> Steered:
     await parts.control.arrived(request.match_info["stack"])
-    return await parts.control.steer(find(parts, request).name, body)
+    kind: MadeKind = "rollback" if body.action == "abort" else "resume"
+    by = await made_by(request, body.by, kind)
+    return await parts.control.steer(find(parts, request).name, body.model_copy(update={"by": by}))
 
 
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:

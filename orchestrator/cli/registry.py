@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "create and start a stack, or bring it to what its file says"),
     "down": ("down", "stop and remove a stack"),
+    "plan": ("plan", "say what up would do, and why; keep that in a file"),
     "ps": ("ps", "list the tasks of a stack"),
     "logs": ("logs", "show what the containers print"),
     "exec": ("exec", "run a command in a running container"),
@@ -34,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "scale": ("scale", "change the number of replicas"),
     "history": ("history", "list a stack's releases: what, when, who, why"),
     "diff": ("diff", "show what differs between two releases"),
+    "rollback": ("rollback", "bring back what an earlier release asked for"),
     "schedule": ("schedule", "when services with a schedule are due, and what came of it"),
     "rollout": ("rollout", "pause an update, go on with it, go back, promote a canary"),
     "restart": ("restart", "restart containers"),

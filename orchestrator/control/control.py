@@ -21,6 +21,7 @@ from orchestrator.contracts import EventQuery
 from orchestrator.control import explaining
 from orchestrator.control.asking import PathQuestions
 from orchestrator.control.autoscaling import Autoscaling
+from orchestrator.control.deploy import rollback as rolling
 from orchestrator.control.deploy import unchanged
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.beginning import let_begin
@@ -30,7 +31,7 @@ from orchestrator.control.deploy.oneoff_image import image_of
 from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.figures import LoopFigures
-from orchestrator.control.forecast.making import Seen, forecast
+from orchestrator.control.forecast.making import ForecastBasis, forecast
 from orchestrator.control.leases import Leases
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
@@ -80,6 +81,8 @@ if TYPE_CHECKING:
         Rescaled,
         Restart,
         Restarted,
+        Rollback,
+        RolledBack,
         RolloutStatus,
         Start,
         Started,
@@ -407,7 +410,7 @@ class ControlLoop:
     async def plan(self, stack: str, request: Deploy) -> Plan:
         listening = await listening_now(self._cluster, self._agents, request)
         await load(GRAPHS)
-        seen = Seen(self._cluster, self._observed, self._specs, brake=self._health.brake())
+        seen = ForecastBasis(self._cluster, self._observed, self._specs, brake=self._health.brake())
         return await forecast(
             seen, self._store, self._agents, self._sealer, self._clock, stack, request, listening
         )
@@ -430,6 +433,18 @@ class ControlLoop:
     async def start(self, stack: str, request: Start) -> Started:
         async with self._turn():
             return await self._commands.start(stack, request)
+
+    async def rollback(self, stack: str, asked: Rollback) -> RolledBack:
+        await load(GRAPHS)
+        async with self._arrivals.setdefault(stack, asyncio.Lock()):
+            done = self._commands.rolled_back(asked)
+            if done is not None:
+                return done
+            to = rolling.choose(self._cluster, stack, asked)
+            request = rolling.request_of(self._cluster, stack, asked, to)
+            listening = await listening_now(self._cluster, self._agents, request)
+            async with self._turn():
+                return await self._commands.rollback(stack, asked, to, listening)
 
     async def steer(self, stack: str, asked: Steer) -> Steered:
         async with self._turn():

@@ -64,6 +64,11 @@ MORNING = (
     ),
     Step("up -d", says=("unchanged, release 1 runs", "migrate: completed"), never=("build \\|",)),
     Step("up --wait", says=("unchanged, release 1 runs",)),
+    Step("plan", prints="nothing to do: shop runs as the file has it (release 1)\n"),
+    Step(
+        "plan --scale app=1", 3, says=("shop-app-3   from ", "Plan: 0 to create, 0 to replace, 2")
+    ),
+    Step("up --dry-run", says=("nothing to do",)),
     Step("ps", says=("0.0.0.0:8080->80/tcp",), never=("migrate",), then=(table(*PS, rows=5),)),
     Step("ps -a", says=("shop-migrate-1 .*completed \\(exit code 0\\)",)),
     Step("ps --format json", then=(objects("Name", "State", "Publishers", "corral", rows=5),)),
@@ -190,6 +195,7 @@ CHANGES = (
     Step("rollout status", says=("^shop: release \\d+ is deployed$", "app +rolling +done")),
     Step("rollout pause", 1, says=("nothing to pause: release \\d+ is deployed",)),
     Step("scale nope=1", 1, says=("no service nope",)),
+    Step("rollback nope", 1, says=("nope",)),
     Step("history -n 1", says=("RELEASE +STATE +WHEN +WHO +CHANGED", "deployed .* root@")),
     Step("scale app", 2, says=("write web=3",)),
     Step("up -d --scale app=4", touches="app", then=(runs(**{**ALL, "app": 4}),)),

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from specs.api import ReleaseRow, Rescaled, Restarted, Started
+from specs.api import ReleaseRow, Rescaled, Restarted, RolledBack, Started
 from specs.inside import Forgotten, Paused
 from specs.node import Node, NodeCondition
 from specs.objects import ContentRows, MadeObject, NetworkRows, VolumeRows
@@ -156,6 +156,10 @@ class FakeControl:
     async def scale(self, stack: str, services, by=None) -> Rescaled:
         self._called("scale", stack, dict(services))
         return Rescaled()
+
+    async def rollback(self, stack: str, asked) -> RolledBack:
+        self._called("rollback", stack, asked)
+        return RolledBack(stack=stack, number=9, state=ReleaseState.PENDING, to=asked.to or 1)
 
     async def restart(self, stack: str, request: Restart) -> Restarted:
         self._called("restart", stack, request.services, request.timeout)

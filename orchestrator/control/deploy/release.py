@@ -52,14 +52,25 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
             newest = deployment.cluster.releases[(name, present.release)]
             return newest, deployment.findings.warnings
         deployment = narrowed or deployment
-    request = deployment.request
     spec = compiled_as_asked(deployment)
-    before = newest_spec(deployment.cluster, present)
     _check_order(deployment, spec)
     _check_constraints(deployment, spec)
     deployment.check()
     check_external(deployment, spec)
     spec = with_contents(deployment, spec)
+    release, _ = finished(deployment, spec, present)
+    return release, deployment.findings.warnings
+
+
+def finished(
+    deployment: Deployment, spec: StackSpec, present: Stack | None
+) -> tuple[Release, StackSpec]:
+    """Put a release of a spec whose contents are there into the draft, with what goes on beside.
+
+    Return it with its whole spec. Raises Invalid.
+    """
+    request = deployment.request
+    before = newest_spec(deployment.cluster, present)
     spec = carry(deployment, spec, present)
     spec = with_ports(deployment, spec, before)
     check_ports(deployment, spec)
@@ -77,8 +88,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     deployment.check()
     if request.deadline is not None:
         spec = spec.model_copy(update={"deadline": request.deadline})
-    release = _store(deployment, spec, present, before, overrides)
-    return release, deployment.findings.warnings
+    return _store(deployment, spec, present, before, overrides), spec
 
 
 def _check_order(deployment: Deployment, spec: StackSpec) -> None:
@@ -402,6 +412,7 @@ def _store(
         overrides=overrides,
         renew_volumes=request.renew_volumes,
         keeps=_keeps(deployment, spec, present),
+        places=request.places,
         by=request.by.at(request.client.hostname, request.directory),
     )
     if digest not in deployment.cluster.parts:

@@ -405,6 +405,8 @@ def fail(pass_: Pass, release: Release, reason: str, cause: Cause | None = None)
 
 def _rolls_back(stack: Stack, state: ServiceState, release: Release) -> bool:
     action = state.effective.service.update.failure_action
+    if release.rollback_to:
+        return False  # one that fails is paused, and goes nowhere by itself
     return action == "rollback" and 0 < stack.running < release.number
 
 

@@ -17,7 +17,7 @@ from specs.stack import ContentSpec, StackSpec
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from orchestrator.contracts import Mirror
     from specs.api import Release
@@ -66,7 +66,13 @@ def rows(cluster: Mirror, stack: str, service: str = "") -> Iterator[HistoryRow]
 
 def diff(cluster: Mirror, before: Release, after: Release) -> Diff:
     """Return what differs between two releases whose specs are kept."""
-    told = tuple(
+    told = diff_rows(differences(cluster, before, after))
+    return Diff(stack=after.stack, before=before.number, after=after.number, changes=told)
+
+
+def diff_rows(found: Iterable[SpecChange]) -> tuple[DiffRow, ...]:
+    """Return differences as they are sent."""
+    return tuple(
         DiffRow(
             section=c.section,
             name=c.name,
@@ -76,9 +82,8 @@ def diff(cluster: Mirror, before: Release, after: Release) -> Diff:
             new=c.new,
             replaces=c.replaces,
         )
-        for c in differences(cluster, before, after)
+        for c in found
     )
-    return Diff(stack=after.stack, before=before.number, after=after.number, changes=told)
 
 
 def differences(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from fake import Lines
 
-from orchestrator.cli.commands import diff, history
+from orchestrator.cli.commands import diff, history, rollback
 
 NOW = 1_800_000_000.0
 BY = {"host": "laptop", "message": "new prices", "branch": "main", "commit": "0123456789abcdef"}
@@ -123,3 +124,65 @@ def test_what_makes_no_sense_is_refused(corral, fake, words, said):
     assert done.code == 2
     assert said in done.err
     assert not fake.asked("GET", "/v1/stacks/.*")
+
+
+ROLLED_BACK = {"stack": "shop", "number": 6, "state": "pending", "to": 3, "changes": []}
+BACK = """\
+shop: back to release 3, as release 6
+  ~ service web
+      ~ image: web (0123456789ab) -> web (ba9876543210)
+  - volume shop_data
+  Data in volumes is not taken back; those no service has any more stay."""
+
+
+def test_a_rollback_says_what_it_brings_back():
+    changes = [DIFF["changes"][1], DIFF["changes"][7]]
+    answer = {**ROLLED_BACK, "changes": changes}
+    assert "\n".join(rollback.summary(answer, "shop", ())) == BACK
+    assert rollback.summary({**answer, "unchanged": True}, "shop", ["web"]) == [
+        "shop: web of release 3 runs already, as release 6; nothing to change"
+    ]
+    assert rollback.summary({**answer, "joined": True}, "shop", ()) == [
+        "shop: going back to release 3 is under way, as release 6"
+    ]
+    many = rollback.summary({**answer, "changes": changes[:1] * 50}, "shop", ())
+    assert many[-1] == "  and 10 more: corral diff 3"
+
+
+@pytest.mark.parametrize(
+    ("words", "to", "services"),
+    [
+        ((), None, []),
+        (("12",), 12, []),
+        (("#12",), 12, []),
+        (("web",), None, ["web"]),
+        (("web", "db", "--to", "7"), 7, ["web", "db"]),
+        (("--to", "7"), 7, []),
+    ],
+)
+def test_what_a_rollback_asks_for(corral, fake, words, to, services):
+    fake.on("POST", "/v1/stacks/shop/rollback", ROLLED_BACK)
+    done = corral("-p", "shop", "rollback", "-d", "-m", "wrong prices", *words)
+    assert done.code == 0, done.err
+    (request,) = fake.asked("POST", "/v1/stacks/shop/rollback")
+    assert (request.body["to"], request.body["services"]) == (to, services)
+    assert request.body["by"]["message"] == "wrong prices"
+
+
+def test_a_rollback_is_followed_to_its_end(corral, fake):
+    fake.on("POST", "/v1/stacks/shop/rollback", ROLLED_BACK)
+    end = {"kind": "end", "ok": False, "message": "image web:1 is on no node", "release": 6}
+    fake.on("GET", "/v1/stacks/shop/progress", Lines([end]))
+    done = corral("-p", "shop", "rollback")
+    assert done.code == 1
+    assert "image web:1 is on no node" in done.err
+    done = corral("-p", "shop", "rollback", "--dry-run")
+    assert (done.code, done.out) == (0, "shop: back to release 3, as release 6\n")
+
+
+@pytest.mark.parametrize(
+    "words", [("web", "3"), ("3", "--to", "4"), ("--to", "web"), ("--dry-run", "-d")]
+)
+def test_a_rollback_that_makes_no_sense_is_refused(corral, fake, words):
+    assert corral("-p", "shop", "rollback", *words).code == 2
+    assert not fake.asked("POST", "/v1/stacks/.*")

@@ -208,6 +208,7 @@ class FakeAgents:
     digests: dict[str, str] = field(default_factory=dict)
     fail: dict[str, Exception] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)  # digests that nobody has
     removed: list[tuple[str, str]] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     delay: float = 0.0
@@ -223,6 +224,11 @@ class FakeAgents:
         if self.rig.nodes[node]._session is None:
             raise Unavailable(f"node {node} is not reached")
         await asyncio.sleep(self.delay)
+        name, at, pinned = request.image.partition("@")
+        if at:
+            if pinned in self.gone:
+                raise Invalid(detail=f"there is no {pinned}")
+            return ResolvedImage(image=name, digest=pinned)
         if request.image in self.fail:
             raise self.fail[request.image]
         if request.policy == "never" and request.image in self.missing:
