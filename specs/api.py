@@ -691,6 +691,7 @@ class Steer(Model):
     key: str = Field(pattern=KEY)
     action: Literal["pause", "resume", "abort", "promote"]
     services: tuple[str, ...] = ()
+    by: MadeBy = MadeBy()
 
 
 class Steered(Model):

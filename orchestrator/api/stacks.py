@@ -134,7 +134,9 @@ async def rollback(parts: ApiParts, request: web.Request, body: Rollback) -> Rol
 
 async def steer(parts: ApiParts, request: web.Request, body: Steer) -> Steered:
     await parts.control.arrived(request.match_info["stack"])
-    return await parts.control.steer(find(parts, request).name, body)
+    kind: MadeKind = "rollback" if body.action == "abort" else "resume"
+    by = await made_by(request, body.by, kind)
+    return await parts.control.steer(find(parts, request).name, body.model_copy(update={"by": by}))
 
 
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:

@@ -278,9 +278,28 @@ async def test_a_failed_update_is_taken_back_when_it_is_told_to():
         assert (await rig.end_of(within=200)).state == "failed"
         done = await steer(rig, "abort")
         assert done.message == "back to release 1, as release 3"
+        assert rig.release().by.to == 1
         await rig.deployed()
         assert watch.images() == ALL_OLD
         assert watch.unavailable == 1
+
+
+async def test_what_was_started_again_in_between_is_no_less_a_way_back():
+    async with Rig(nodes=2) as rig:
+        await rig.up(web("web:1"))
+        await rig.deployed()
+        watch = Watch(rig)
+        await rig.control.stop("app", 0)
+        await rig.until(lambda: not rig.live("web"))
+        await rig.start()
+        await rig.deployed()
+        rig.how["web:2"] = Behaviour(reject="bad mount")
+        await rig.up(web("web:2", {"parallelism": 2}), deadline=30.0)
+        assert (await rig.end_of(within=200)).state == "failed"
+        await steer(rig, "abort")
+        await rig.deployed()
+        assert watch.images() == ALL_OLD
+        assert not rig.release().only_starts
 
 
 # canary
