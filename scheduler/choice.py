@@ -39,10 +39,13 @@ class Choice:
         self._rules = [rule for rule in _DYNAMIC if rule.applies(sample)]
         self._image = index.images.get(sample.image, 0)
         self._tie = index.ties(sample.service)
-        marked = index.services.get(sample.service, 0) | index.specs.get(sample.spec_hash, 0)
-        marked |= index.failed.get(sample.spec_hash, 0)
+        marked = index.failed.get(sample.spec_hash, 0)
+        if not sample.pack:
+            marked |= index.services.get(sample.service, 0) | index.specs.get(sample.spec_hash, 0)
         if sample.instead_of is not None:
             marked |= index.named(sample.instead_of)
+        # A score from here on is behind all that are plain.
+        self._marked = (1,) if sample.pack else _NOTHING
         self._plain = nodes & ~marked & ~index.full(sample) if self._rules else nodes & ~marked
         some = nodes & marked
         if self._plain.bit_count() <= ALL * count:
@@ -54,6 +57,19 @@ class Choice:
 
     def _score(self, position: int) -> Score:
         sample, load = self._sample, self._index.loads[position]
+        if sample.pack:
+            share = scores.dominant_share(load)
+            full = share >= scores.FULL
+            return (
+                load.node.failures.get(sample.spec_hash, 0),
+                int(full),
+                0,
+                share if full else -share,
+                0 if self._image >> position & 1 else 1,
+                -load.tasks,
+                self._tie(position),
+                position,
+            )
         return (
             load.node.failures.get(sample.spec_hash, 0),
             load.specs.get(sample.spec_hash, 0),
@@ -71,7 +87,7 @@ class Choice:
         heap, loads = self._heap, self._index.loads
         while heap:
             best = heap[0]
-            if position is not None and (best >= _NOTHING or best > self._score(position)):
+            if position is not None and (best >= self._marked or best > self._score(position)):
                 break
             if self._rules and not self._has_room(best[-1]):
                 heapq.heappop(heap)
@@ -80,8 +96,11 @@ class Choice:
             load.add(self._sample)
             # Nobody else places meanwhile: what the others had is still true.
             failures, specs, services, _, image, _, tie, where = best
-            share = scores.dominant_share(load)
-            again = (failures, specs + 1, services + 1, share, image, load.tasks, tie, where)
+            if self._sample.pack:
+                again = self._score(where)
+            else:
+                share = scores.dominant_share(load)
+                again = (failures, specs + 1, services + 1, share, image, load.tasks, tie, where)
             heapq.heapreplace(heap, again)
             return where
         if position is not None:

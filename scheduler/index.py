@@ -171,11 +171,12 @@ class Candidates:
     # who is best
 
     def best(self, among: int, pending: Pending) -> int:
-        """Return the best of these nodes (not none), which have no task of the service.
+        """Return the best of these nodes (not none), by share, image, number of tasks, tie-break.
 
-        By share, image, number of tasks, tie-break.
+        None of them has a task of the service, or that does not matter.
         """
-        found = self._buckets.least(among, self.images.get(pending.image, 0))
+        image = self.images.get(pending.image, 0)
+        found = self._buckets.least(among, image, pack=pending.pack)
         return order.first(self._runs, found, self.seed, pending.service)
 
     def ties(self, service: str) -> Callable[[int], int]:

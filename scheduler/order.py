@@ -72,23 +72,25 @@ class Buckets:
         self._tasks: dict[int, dict[int, int]] = {}  # share -> number of tasks -> nodes
         self.moved: set[int] = set()
 
-    def least(self, among: int, image: int) -> int:
+    def least(self, among: int, image: int, *, pack: bool = False) -> int:
         """Return of this set (not empty) the nodes with the least share, then image, then tasks.
 
-        ``image``: the nodes that have it.
+        ``image``: the nodes that have it. ``pack``: with the largest share that is not full.
         """
         if not self._where:
             self._make()
         for position in self.moved:
             self._move(position)
         self.moved.clear()
-        share = next(share for share in self._shares if self._all[share] & among)
+        shares = scores.packing(self._shares) if pack else self._shares
+        share = next(share for share in shares if self._all[share] & among)
         found = self._all[share] & among
         found = found & image or found
         tasks = self._tasks[share]
         if len(tasks) == 1 or not found & (found - 1):
             return found
-        return next(some for count in sorted(tasks) if (some := tasks[count] & found))
+        ordered = sorted(tasks, reverse=pack)
+        return next(some for count in ordered if (some := tasks[count] & found))
 
     def _make(self) -> None:
         self.moved.clear()

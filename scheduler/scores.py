@@ -3,6 +3,9 @@
 Order: nodes where this spec failed lately sink; then spread (tasks of the same
 spec, then of the same service); then the dominant share of what is reserved;
 then whether the image is there; then the number of tasks; then a seeded tie-break.
+A service that is packed has instead, behind failures: nodes less than full by their dominant share,
+the fullest first; then full ones (of tasks that reserve nothing), the emptiest first; then image;
+then most tasks; then the tie-break.
 Preferences (``spread over node.labels.zone``) come before all but failures and
 are ``scheduler.choice``'s own, because they count branches, not nodes.
 
@@ -14,14 +17,19 @@ long, those of two services differ by one number only (``flip``). So the nodes a
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from scheduler.view import Load
 
 # What a task that reserves nothing counts as, so that many small ones still spread.
 NOMINAL_CPUS = 0.05
 NOMINAL_MEMORY = 32 * 1024 * 1024
+
+FULL = 1000  # thousandths
 
 # failures, tasks of the spec, of the service, share, image missing, tasks, tie-break, position
 Score = tuple[int, int, int, int, int, int, int, int]
@@ -35,6 +43,13 @@ def dominant_share(load: Load) -> int:
     if node.memory:
         share = max(share, memory / node.memory)
     return int(share * 1000)
+
+
+def packing(shares: Sequence[int]) -> Iterator[int]:
+    """Return sorted shares in the order in which a service that is packed takes nodes."""
+    full = bisect_left(shares, FULL)
+    yield from (shares[n] for n in range(full - 1, -1, -1))
+    yield from (shares[n] for n in range(full, len(shares)))
 
 
 def tie_break(seed: int, service: str, node: str) -> int:

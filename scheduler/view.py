@@ -107,6 +107,7 @@ class Pending:
     constraints: tuple[str, ...] = ()
     preferences: tuple[str, ...] = ()
     max_per_node: int = 0
+    pack: bool = False  # onto the fullest node that has room, instead of spread
     platform: str = ""  # os/arch, empty = any
     ports: tuple[HostPort, ...] = ()
     homes: tuple[Home, ...] = ()

@@ -39,6 +39,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/state                         StateReport
     POST   /v1/state/adopt?without_absent=   DecidedState: take over what runs
     POST   /v1/state/discard                 DecidedState: stop what the state does not know
+    GET    /v1/why/{name}?stack=             Why (specs.why)
     GET    /v1/events?stack=&since=&until=&tail=&filter=&follow=
                                              NDJSON stream of Event (specs.events)
 
@@ -113,6 +114,9 @@ class Deploy(Model):
     renew_volumes: bool = False  # what it makes anew begins with empty anonymous volumes
     no_recreate: bool = False  # what exists keeps its spec, only what is missing is made
     config_files: tuple[str, ...] = ()  # where the files lie on the client's machine
+    # Of a plan somebody agreed to: the stack's newest release then, and where what it makes goes.
+    planned_after: int | None = None
+    places: dict[str, str] = Field(default_factory=dict)
     by: MadeBy = MadeBy()
 
 
@@ -171,6 +175,9 @@ class Release(Model):
     updates: tuple[str, ...] | None = None
     # The task whose end or check failed it; empty: none did. None: an earlier version does not say.
     culprit: str | None = None
+    # Where the plan it was made from has what it makes: "web.2" -> id of the node. Wished for
+    # while that node takes it, and never waited for.
+    places: dict[str, str] = Field(default_factory=dict)
     by: MadeBy = MadeBy()  # who made it, and why
     # A rollback: the release it brings back, and service -> the manifest digest that must be had.
     rollback_to: int = 0

@@ -264,6 +264,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "update.blue_green": ("x-corral.update",),
     "update.keep_old": ("x-corral.keep_old",),
     "placement.max_replicas_per_node": ("deploy.placement.max_replicas_per_node",),
+    "placement.strategy": ("x-corral.strategy",),
     **{
         name: (f"x-corral.{name}",)
         for name in (

@@ -14,7 +14,7 @@ from specs.base import Model
 
 LONGEST_MESSAGE = 500  # characters of `up -m`
 
-MadeKind = Literal["", "up", "create", "start", "scale", "rollback", "schedule"]
+MadeKind = Literal["", "up", "create", "start", "scale", "rollback", "resume", "schedule"]
 
 
 class MadeBy(Model):

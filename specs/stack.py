@@ -291,6 +291,7 @@ class Placement(Model):
     constraints: tuple[str, ...] = ()  # Swarm's language: node.labels.x == y
     preferences: tuple[str, ...] = ()  # spread over these, e.g. node.labels.zone
     max_replicas_per_node: int = 0
+    strategy: Literal["spread", "pack"] = "spread"  # over nodes, or filling one after the other
 
 
 class Canary(Model):

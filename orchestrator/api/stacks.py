@@ -134,9 +134,9 @@ async def rollback(parts: ApiParts, request: web.Request, body: Rollback) -> Rol
 
 async def steer(parts: ApiParts, request: web.Request, body: Steer) -> Steered:
     await parts.control.arrived(request.match_info["stack"])
-    stack = find(parts, request).name
-    by = await made_by(request, body.by, "up" if body.action == "resume" else "rollback")
-    return await parts.control.steer(stack, body.model_copy(update={"by": by}))
+    kind: MadeKind = "rollback" if body.action == "abort" else "resume"
+    by = await made_by(request, body.by, kind)
+    return await parts.control.steer(find(parts, request).name, body.model_copy(update={"by": by}))
 
 
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:

@@ -209,10 +209,7 @@ WORDS: dict[str, str] = {
 
 # (verb or "" for before the verb, flag) -> what to do instead
 FLAGS: dict[tuple[str, str], str] = {
-    (
-        "",
-        "--dry-run",
-    ): "corral config prints what the file means, corral lint what is wrong with it",
+    ("", "--dry-run"): "corral plan says what `up` would do, and why; corral up --dry-run, too",
     ("up", "--menu"): "Ctrl-C ends corral up; everything else is a command in another terminal",
     # other tools' flags
     ("", "--compose-file"): "corral -f FILE up",

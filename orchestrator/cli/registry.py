@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "create and start a stack, or bring it to what its file says"),
     "down": ("down", "stop and remove a stack"),
+    "plan": ("plan", "say what up would do, and why; keep that in a file"),
     "ps": ("ps", "list the tasks of a stack"),
     "logs": ("logs", "show what the containers print"),
     "exec": ("exec", "run a command in a running container"),
@@ -55,6 +56,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("inspect", "everything about containers and other objects, as JSON"),
     "ls": ("ls", "list stacks"),
     "events": ("events", "follow what happens, or list what happened"),
+    "why": ("why", "say why something is as it is, and what would help"),
     "config": ("config", "check the file and print what it means"),
     "lint": ("lint", "say everything there is to say about the file, offline"),
     "network": ("network", "make, list and remove networks that belong to no stack"),

@@ -12,6 +12,7 @@ from specs.compile import autoscales, jobs, machine, pairs, schedules, security
 from specs.compile.exclusive import exclusive
 from specs.compile.hooks import hooks
 from specs.compile.mounts import MountCompiler
+from specs.compile.placing import placed
 from specs.compile.rollouts import depends_deadlines, strategy
 from specs.compile.values import (
     cores,
@@ -22,7 +23,6 @@ from specs.compile.values import (
     listed,
     mapping,
     number,
-    placement,
     size_bytes,
     text,
     texts,
@@ -78,9 +78,12 @@ class SecurityOptions(NamedTuple):
 class ServiceCompiler:
     """Compiles the services of one stack."""
 
-    def __init__(self, stack: str, verdicts: Verdicts, directory: str, level: str) -> None:
+    def __init__(
+        self, stack: str, verdicts: Verdicts, directory: str, level: str, strategy: str
+    ) -> None:
         self.stack = stack
         self.level = level  # of security, where a service names none
+        self.strategy = strategy  # of placing, likewise
         self.verdicts = verdicts
         self.mounts = MountCompiler(verdicts, directory)
 
@@ -122,7 +125,7 @@ class ServiceCompiler:
                 )
                 for other, edge in mapping(raw.get("depends_on")).items()
             },
-            placement=placement(mapping(deploy.get("placement"))),
+            placement=placed(path, raw, self.strategy, self.verdicts),
             update=jobs.UPDATE
             if jobs.is_job(mode)
             else self._update(

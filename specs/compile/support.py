@@ -251,6 +251,14 @@ EXTENSIONS: dict[str, Extension] = {
         "default (Docker's), baseline or restricted; without it the stack's",
         {"enum": ["default", "baseline", "restricted"]},
     ),
+    "x-corral.strategy": Extension(
+        "spread (default) or pack: nodes are filled one after the other; a service may differ",
+        {"enum": ["spread", "pack"]},
+    ),
+    "services.*.x-corral.strategy": Extension(
+        "spread or pack (on the fullest node that has room); without it the stack's",
+        {"enum": ["spread", "pack"]},
+    ),
     "services.*.x-corral.on_unhealthy": Extension(
         "restart or keep; policy (default): restart where there is a restart policy",
         {"enum": ["policy", "restart", "keep"]},

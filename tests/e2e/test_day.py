@@ -64,6 +64,11 @@ MORNING = (
     ),
     Step("up -d", says=("unchanged, release 1 runs", "migrate: completed"), never=("build \\|",)),
     Step("up --wait", says=("unchanged, release 1 runs",)),
+    Step("plan", prints="nothing to do: shop runs as the file has it (release 1)\n"),
+    Step(
+        "plan --scale app=1", 3, says=("shop-app-3   from ", "Plan: 0 to create, 0 to replace, 2")
+    ),
+    Step("up --dry-run", says=("nothing to do",)),
     Step("ps", says=("0.0.0.0:8080->80/tcp",), never=("migrate",), then=(table(*PS, rows=5),)),
     Step("ps -a", says=("shop-migrate-1 .*completed \\(exit code 0\\)",)),
     Step("ps --format json", then=(objects("Name", "State", "Publishers", "corral", rows=5),)),
@@ -148,6 +153,7 @@ AGAIN = (
         meanwhile="restart app",
         touches="app",
     ),
+    Step("why app", says=("app of shop: . of . serve", "is to be restarted, by ")),
     Step("events --no-follow -n 50 app", says=("restart.asked .* \\(by ", "run.started")),
     Step("stop", says=("stop done",), touches="db app web", then=(runs(),)),
     Step("ps -a", says=("shop-db-1 .*stopped",)),

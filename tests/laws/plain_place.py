@@ -23,14 +23,20 @@ def share(load: Load) -> int:
 
 
 def score(task: Pending, load: Load, seed: int) -> tuple:
+    failures = load.node.failures.get(task.spec_hash, 0)
+    missing = 0 if task.image and task.image in load.node.images else 1
+    tie = zlib.crc32(f"{seed}/{task.service}/{load.node.id}".encode())
+    if task.pack:
+        room = 1000 - share(load)
+        return (failures, room <= 0, abs(room), missing, -load.tasks, tie)
     return (
-        load.node.failures.get(task.spec_hash, 0),
+        failures,
         load.specs.get(task.spec_hash, 0),
         load.services.get(task.service, 0),
         share(load),
-        0 if task.image and task.image in load.node.images else 1,
+        missing,
         load.tasks,
-        zlib.crc32(f"{seed}/{task.service}/{load.node.id}".encode()),
+        tie,
     )
 
 

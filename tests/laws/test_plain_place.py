@@ -76,6 +76,7 @@ tasks = st.builds(
         [(), (), ("node.labels.zone",), ("spread: node.labels.zone", "node.labels.rack")]
     ),
     max_per_node=st.sampled_from([0, 0, 1, 2]),
+    pack=st.sampled_from([False, False, True]),
     platform=st.sampled_from(["", "", "linux", "linux/amd64", "linux/arm64/v8", "windows"]),
     ports=st.sampled_from([(), (), (), (HostPort(80, "tcp"),), (HostPort(81, "tcp", "10.0.0.2"),)]),
     homes=st.one_of(st.just(()), st.just(()), st.lists(homes, max_size=2).map(tuple)),

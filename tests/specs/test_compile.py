@@ -316,6 +316,12 @@ def test_a_protocol_is_one_in_any_case(written, meant):
         ({"x-corral": {"colour": "red"}}, "services.a.x-corral.colour"),
         ({"x-corral": {"on_unhealthy": "panic"}}, "services.a.x-corral.on_unhealthy"),
         ({"x-corral": {"on_reboot": "restart"}}, "services.a.x-corral.on_reboot"),
+        ({"x-corral": {"strategy": "binpack"}}, "services.a.x-corral.strategy"),
+        ({"x-corral": {"strategy": True}}, "services.a.x-corral.strategy"),
+        (
+            {"deploy": {"mode": "global"}, "x-corral": {"strategy": "pack"}},
+            "services.a.x-corral.strategy",
+        ),
         ({"x-corral": {"on_reboot": False}}, "services.a.x-corral.on_reboot"),
     ],
 )
@@ -487,3 +493,30 @@ def test_origins_arrive_as_positions():
     deploy = Deploy.model_validate({"key": "k", "project": {}, "origins": sent})
     assert deploy.origins == {"services.a": Position("a:b.yaml", 2, 3)}
     assert json.loads(deploy.encode())["origins"] == sent
+
+
+NEEDS = {"resources": {"reservations": {"memory": "1g"}}}
+STRATEGIES = {
+    # the stack's, the service's, what it reserves -> its strategy, what is warned of
+    "neither": (None, None, {}, "spread", []),
+    "the stack's": ("pack", None, {}, "pack", []),
+    "its own": (None, "pack", NEEDS, "pack", []),
+    "its own before the stack's": ("pack", "spread", {}, "spread", []),
+    "it reserves nothing": (None, "pack", {}, "pack", ["services.a.x-corral.strategy"]),
+    "a global one of a packed stack": ("pack", None, {"mode": "global"}, "spread", []),
+}
+
+
+@pytest.mark.parametrize("case", STRATEGIES)
+def test_how_tasks_are_placed(case):
+    whole, own, deploy, strategy, warned = STRATEGIES[case]
+    service = {"image": "x", "deploy": deploy, "x-corral": {"strategy": own} if own else {}}
+    spec, problems = stack({"a": service}, **({"x-corral": {"strategy": whole}} if whole else {}))
+    assert spec.services["a"].placement.strategy == strategy
+    assert [problem.path for problem in problems] == warned
+
+
+def test_an_unknown_strategy_of_a_stack_is_refused():
+    assert ("x-corral.strategy") in {
+        path for path, _ in refusals({"a": {"image": "x"}}, **{"x-corral": {"strategy": "tight"}})
+    }

@@ -129,6 +129,7 @@ class Commands:
             return release_row(known)
 
         def write(draft: Draft) -> ReleaseRow:
+            self._as_planned(stack, request)
             same = seen
             if seen is not None and seen.revision != self._cluster.revision:
                 again = self.unchanged(stack, request, listening)
@@ -140,6 +141,18 @@ class Commands:
             return release_row(release, tuple(map(ProblemRow.of, warnings)))
 
         return await self._committed(stack, write)
+
+    def _as_planned(self, stack: str, request: Deploy) -> None:
+        """Refuse what was planned beside another release than there is. Raises Conflict."""
+        present = self._cluster.stacks.get(stack)
+        newest = present.release if present is not None else 0
+        if request.planned_after in (None, newest):
+            return
+        raise Conflict(
+            f"the plan is for {stack} after release {request.planned_after}, "
+            f"and there is release {newest} by now",
+            hint="corral plan says what is to be done now",
+        )
 
     def _stays(self, draft: Draft, request: Deploy, same: Same) -> ReleaseRow:
         """Note what was asked, and return the release that runs, with what there is to warn of."""

@@ -412,6 +412,7 @@ def _store(
         overrides=overrides,
         renew_volumes=request.renew_volumes,
         keeps=_keeps(deployment, spec, present),
+        places=request.places,
         by=request.by.at(request.client.hostname, request.directory),
     )
     if digest not in deployment.cluster.parts:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy.commands import Commands
 from orchestrator.control.forecast.known_images import KnownImages, is_known, known_images
-from orchestrator.control.forecast.outcome import Outcome
+from orchestrator.control.forecast.outcome import PlanOutcome
 from orchestrator.control.forecast.playing import Play, PlayClock
 from orchestrator.control.forecast.world import Usual, World, edges
 from orchestrator.control.mirror import times
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ForecastBasis:
     """What there is, stored and observed; none of it is changed."""
 
     cluster: Cluster
@@ -42,7 +42,7 @@ class Seen:
 
 
 async def forecast(
-    seen: Seen,
+    seen: ForecastBasis,
     store: Store,
     agents: Agents,
     sealer: Sealer,
@@ -87,7 +87,7 @@ async def forecast(
     effectives = {name: specs.under(release, spec, name) for name in spec.services}
     play.world.awaited, play.world.ending = edges(effectives)
     played = await play.run(release, images.digests)
-    return Outcome(
+    return PlanOutcome(
         real=seen.cluster,
         fork=fork,
         specs=specs,
@@ -124,7 +124,7 @@ def _unsure(images: KnownImages) -> Iterable[Problem]:
             yield Problem(text, "image-unknown", f"services.{one.services[0]}", severity="note")
 
 
-def _usual(seen: Seen, clock: Clock, tasks: Iterable[Task]) -> dict[str, Usual]:
+def _usual(seen: ForecastBasis, clock: Clock, tasks: Iterable[Task]) -> dict[str, Usual]:
     """Return, by service, how its replicas turned out so far."""
     found: dict[str, Usual] = {}
     for task in sorted(tasks, key=lambda t: (t.created_at, t.id)):

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PlanOutcome:
     """Everything a plan is told from. ``spec``: what the release asks for."""
 
     real: Cluster
