@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from specs.schedule import ActOnSchedule, Schedule, ScheduleActed
     from specs.stack import StackSpec
     from specs.task import Task
+    from specs.why import Why
     from specs.wire import (
         BuildEvent,
         BuildImage,
@@ -469,6 +470,10 @@ class Control(Protocol):
 
     def events(self, query: EventQuery) -> AsyncIterator[Event]:
         """Yield what happened and what happens, as asked; without ``follow`` it ends."""
+        ...
+
+    async def why(self, name: str, stack: str) -> Why:
+        """Say why a service, a task, a node or a stack is as it is. Raises NotFound."""
         ...
 
     def note(self, event: Event) -> None:

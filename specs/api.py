@@ -39,6 +39,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/state                         StateReport
     POST   /v1/state/adopt?without_absent=   DecidedState: take over what runs
     POST   /v1/state/discard                 DecidedState: stop what the state does not know
+    GET    /v1/why/{name}?stack=             Why (specs.why)
     GET    /v1/events?stack=&since=&until=&tail=&filter=&follow=
                                              NDJSON stream of Event (specs.events)
 

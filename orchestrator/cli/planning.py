@@ -12,7 +12,7 @@ from orchestrator.cli import project as projects
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import meanwhile, plans, table, watch
 from orchestrator.client.http import quote
-from specs.kit import jsontext
+from specs.kit import jsontext, masking
 
 if TYPE_CHECKING:
     import argparse
@@ -100,14 +100,15 @@ def show(lines: Iterable[str], *, colour: bool, stream: Any = None) -> None:
 def with_causes(plan: dict[str, Any], project: Project) -> None:
     """Say of each change what made it: a variable, or a file that overrides another."""
     for change in plan.get("changes") or ():
-        cause = "; ".join(_causes(project, str(change.get("path") or "")))
+        path = str(change.get("path") or "")
+        hidden = masking.is_secret(path.rpartition(".")[2])
+        cause = "; ".join(_causes(project, path, hidden=hidden))
         if cause:
             change["cause"] = cause
 
 
-def _causes(project: Project, path: str) -> Iterator[str]:
-    from specs.kit import masking
-
+def _causes(project: Project, path: str, *, hidden: bool) -> Iterator[str]:
+    """Yield what made a value; ``hidden``: what is put into a secret is one, whatever its name."""
     here = os.getcwd() + "/"
     touches = project.history(path)
     for use in touches[-1].variables if touches else ():
@@ -116,6 +117,7 @@ def _causes(project: Project, path: str) -> Iterator[str]:
             yield f"${use.name} {word or 'is set: its replacement'}"
         else:
             value = masking.value(use.name, project.environment.get(use.name, ""))
+            value = masking.HIDDEN if hidden else value
             yield f"${use.name} = {value} from {str(use.source).removeprefix(here)}"
     if touches and touches[-1].how == "override" and len(touches) > 1:
         first = str(touches[0].position).removeprefix(here)

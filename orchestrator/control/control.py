@@ -17,6 +17,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakValueDictionary
 
+from orchestrator.contracts import EventQuery
+from orchestrator.control import explaining
 from orchestrator.control.asking import PathQuestions
 from orchestrator.control.autoscaling import Autoscaling
 from orchestrator.control.deploy import rollback as rolling
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
-    from orchestrator.contracts import Agents, EventQuery, Sealer
+    from orchestrator.contracts import Agents, Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
     from specs.api import (
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
     from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
     from specs.plans import Plan
     from specs.schedule import ActOnSchedule
+    from specs.why import Why
     from specs.wire import Hello, NodeSelf, Objects, Report
 
 log = logging.getLogger(__name__)
@@ -560,6 +563,20 @@ class ControlLoop:
 
     def events(self, query: EventQuery) -> AsyncIterator[Event]:
         return told(self.journal, self._streams, query)
+
+    async def why(self, name: str, stack: str) -> Why:
+        await load(GRAPHS)
+        known = self.journal.stacks
+        what, found = explaining.subject(self._cluster, name, stack, known)
+        owner = self._cluster.tasks[found].stack if what == "task" else stack
+        owner = found if what == "stack" else "" if what == "node" else owner
+        events, _ = await self.journal.read(EventQuery(owner, history=True))
+        # Others may have had their turn: what it was about may be gone.
+        what, found = explaining.subject(self._cluster, name, stack, known)
+        now = self._clock.wall()
+        return explaining.explain(
+            self._new_pass(), what, found, stack=stack, events=events, now=now
+        )
 
     # nodes, see orchestrator.contracts
 

@@ -31,6 +31,7 @@ from specs.wire import (
     Hello,
     ImageInfo,
     LeaseQuestion,
+    LeaveCluster,
     LogLine,
     Refused,
     Report,
@@ -303,9 +304,13 @@ class AgentClient:
             await self._check(found)
             return self._decode(LeaseQuestion, await found.read())
 
-    async def leave(self) -> None:
-        async with self._request("POST", "/v1/leave", timeout=LEAVE) as answer:
+    async def leave(self, asked: LeaveCluster | None = None) -> Refused | None:
+        """Have the node forget its cluster; a refusal by the protocol's rules is an answer."""
+        async with self._request("POST", "/v1/leave", body=asked, timeout=LEAVE) as answer:
+            if answer.status == 409:
+                return self._decode(Refused, await answer.read())
             await self._check(answer)
+            return None
 
     async def exec(self, task: str, websocket: WebSocketResponse) -> None:
         """Carry messages both ways until the agent's side or the client's ends."""

@@ -99,6 +99,11 @@ class EventJournal:
         """Whether something is to be written that belongs to no record's change."""
         return bool(self._waiting)
 
+    @property
+    def stacks(self) -> frozenset[str]:
+        """Return the stacks of which something is kept, gone ones too."""
+        return frozenset(stack for stack, count in self._counts.items() if stack and count > 0)
+
     async def load(self) -> None:
         """Take note of what an earlier controller left."""
         found = (await self._store.list(keys.EVENTS)).entries

@@ -84,6 +84,7 @@ VERBS: dict[str, Row] = {
     "inspect": ("inspect -f '{{.Node}} {{.State.Status}}' web-1", 0, "n2 running", "inspect nope",
                 "there is no object nope"),
     "ls": ("ls", 0, "app ", "", ""),
+    "why": ("why web", 0, "serve", "why nope", "there is no"),
     "events": ("events --no-follow web", 0, "task.running app/web ", "events -n x", "not a number"),
     "kill": ("kill -s CONT far-1", 0, "app-far-1 CONT", "kill -s CONT nope", UNKNOWN),
     "restart": ("restart -t 0 web", 0, "", "restart nope", UNKNOWN),
