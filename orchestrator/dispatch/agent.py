@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from orchestrator.dispatch.instructions import Spelled, spell
 from orchestrator.dispatch.ndjson import LineTooLong, lines
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable, Unkept
 from specs import skew, wire
@@ -69,8 +70,11 @@ def _at(kind: str, name: str, rest: str = "") -> str:
 class AgentClient:
     """``http`` is a session whose connections end at the agent of node ``name``."""
 
-    def __init__(self, http: aiohttp.ClientSession, name: str) -> None:
+    def __init__(
+        self, http: aiohttp.ClientSession, name: str, spelled: Spelled | None = None
+    ) -> None:
         self._http = http
+        self._spelled = spelled or Spelled()  # all nodes' together
         self._version = PROTOCOL  # the agent's, once it has said hello
         self.name = name
 
@@ -86,12 +90,17 @@ class AgentClient:
     async def instruct(self, instructions: Instructions) -> Acknowledged | Refused:
         """Send instructions; a refusal by the protocol's rules is an answer, not an error."""
         async with self._request(
-            "PUT", "/v1/instructions", body=instructions, timeout=INSTRUCT
+            "PUT", "/v1/instructions", data=self._spell(instructions), timeout=INSTRUCT
         ) as answer:
             if answer.status == 409:
                 return self._decode(Refused, await answer.read())
             await self._check(answer)
             return self._decode(Acknowledged, await answer.read())
+
+    def _spell(self, instructions: Instructions) -> bytes:
+        if self._version >= PROTOCOL:
+            return spell(instructions, self._spelled)
+        return skew.encode(instructions, self._version)
 
     async def reports(
         self, *, silence: float, heartbeat: float = HEARTBEAT
@@ -348,18 +357,21 @@ class AgentClient:
         path: str,
         *,
         body: Model | None = None,
+        data: bytes | None = None,
         params: dict[str, str] | None = None,
         pieces: AsyncIterator[bytes] | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {skew.HEADER: str(PROTOCOL)}
         if body is not None:
+            data = skew.encode(body, self._version)
+        if data is not None:
             headers["Content-Type"] = "application/json"
         try:
             async with self._http.request(
                 method,
                 path,
-                data=skew.encode(body, self._version) if body is not None else pieces,
+                data=pieces if data is None else data,
                 params=params,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=SHORT),

@@ -21,6 +21,7 @@ import aiohttp
 
 from orchestrator.dispatch.agent import AgentClient
 from orchestrator.dispatch.behind import Behind, StoreSays, compare
+from orchestrator.dispatch.instructions import Spelled
 from orchestrator.dispatch.session import AgentSession, Certified, Superseded
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.keys import identity
@@ -130,6 +131,7 @@ class Dispatcher:
         self._reasons: dict[str, str] = {}  # node -> why there is no client
         self._generations: dict[str, int] = {}
         self._turns = OneATurn()
+        self._spelled = Spelled()
         # Certificates are compared by their dates: they come from a clock that does not jump.
         self._zero = clock.wall() - clock.monotonic()
 
@@ -468,4 +470,4 @@ class Dispatcher:
                 timeout=aiohttp.ClientTimeout(total=None),
             ) as http,
         ):
-            yield AgentClient(http, node.name)
+            yield AgentClient(http, node.name, self._spelled)

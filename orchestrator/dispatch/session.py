@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from orchestrator.dispatch.behind import compare
-from orchestrator.dispatch.instructions import difference, is_empty
+from orchestrator.dispatch.instructions import difference, is_empty, whole
 from orchestrator.errors import Conflict, Unavailable, Unkept
 from specs import skew
 from specs.kit import cancelled
@@ -240,7 +240,7 @@ class AgentSession:
                 stamp=self._stamp.at(generation),
                 me=me,
                 base=base,
-                put=wanted if put is None else put,
+                put=whole(wanted) if put is None else put,
                 remove=remove or {},
                 protocol=PROTOCOL,
                 revision=revision,
