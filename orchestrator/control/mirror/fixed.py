@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.released import newest_spec
 from specs.names import ipv4_fault
 
 if TYPE_CHECKING:
@@ -26,7 +25,8 @@ class FixedAddresses:
         found: list[Asked] = []
         stacks = self._cluster.stacks
         for name, stack in stacks.items():
-            spec = newest_spec(self._cluster, stack)
+            release = self._cluster.releases.get((name, stack.release))
+            spec = self._cluster.parts.get(release.spec) if release is not None else None
             if spec is None:
                 continue
             known = self._known.get(name)
