@@ -15,8 +15,10 @@ from urllib.parse import quote
 
 import aiohttp
 
+from orchestrator.dispatch.direct import Direct
 from orchestrator.dispatch.instructions import Spelled, spell
 from orchestrator.dispatch.ndjson import LineTooLong, lines
+from orchestrator.dispatch.relay import join
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable, Unkept
 from specs import skew, wire
 from specs.images import ForgottenImages
@@ -75,11 +77,15 @@ class AgentClient:
     ) -> None:
         self._http = http
         self._spelled = spelled or Spelled()  # all nodes' together
+        self._direct = Direct(http)
         self._version = PROTOCOL  # the agent's, once it has said hello
         self.name = name
 
     async def hello(self) -> Hello:
-        hello = await self._call("GET", "/v1/hello", Hello, timeout=SHORT)
+        status, data = await self._exchange("GET", "/v1/hello", timeout=SHORT)
+        if status >= 400:
+            raise self._refusal(status, data)
+        hello = self._decode(Hello, data)
         self._version = min(hello.protocol, PROTOCOL)
         return hello
 
@@ -89,13 +95,14 @@ class AgentClient:
 
     async def instruct(self, instructions: Instructions) -> Acknowledged | Refused:
         """Send instructions; a refusal by the protocol's rules is an answer, not an error."""
-        async with self._request(
-            "PUT", "/v1/instructions", data=self._spell(instructions), timeout=INSTRUCT
-        ) as answer:
-            if answer.status == 409:
-                return self._decode(Refused, await answer.read())
-            await self._check(answer)
-            return self._decode(Acknowledged, await answer.read())
+        status, data = await self._exchange(
+            "PUT", "/v1/instructions", self._spell(instructions), timeout=INSTRUCT
+        )
+        if status == 409:
+            return self._decode(Refused, data)
+        if status >= 400:
+            raise self._refusal(status, data)
+        return self._decode(Acknowledged, data)
 
     def _spell(self, instructions: Instructions) -> bytes:
         if self._version >= PROTOCOL:
@@ -109,12 +116,47 @@ class AgentClient:
 
         What cannot be read of one is left out and named in it.
         """
-        params = {"heartbeat": f"{heartbeat:g}"} if heartbeat != HEARTBEAT else None
-        lines_ = self._lines("GET", "/v1/reports", params=params, silence=silence)
-        async with contextlib.aclosing(lines_) as found:
+        query = f"?heartbeat={heartbeat:g}" if heartbeat != HEARTBEAT else ""
+        async with contextlib.aclosing(self._told(f"/v1/reports{query}", silence)) as found:
             async for line in found:
                 read = self._read(Report, line)
                 yield read.value if read.whole else read.value.with_unread(read.notes())
+
+    def close(self) -> None:
+        """End the connection that is kept for the next question."""
+        self._direct.close()
+
+    async def _exchange(
+        self, method: str, path: str, data: bytes | None = None, *, timeout: float
+    ) -> tuple[int, bytes]:
+        """Return the status and all of the answer to what may be asked twice."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._direct.exchange(method, path, self._fields(data), data)
+        except (*_ERRORS, *_CLOSED) as exc:
+            raise self._lost(exc) from exc
+
+    async def _told(self, path: str, silence: float) -> AsyncGenerator[bytes, None]:
+        """Yield the lines of a stream that the agent goes on with for as long as we listen."""
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                async with asyncio.timeout(SHORT):
+                    status, body = await stack.enter_async_context(
+                        self._direct.stream("GET", path, self._fields())
+                    )
+                if status >= 400:
+                    raise self._refusal(status, await body.read(MAX_MESSAGE))
+                async with contextlib.aclosing(lines(body, silence=silence)) as found:
+                    async for line in found:
+                        yield line
+        except (*_ERRORS, *_CLOSED) as exc:
+            raise self._lost(exc) from exc
+        except LineTooLong as exc:
+            raise Unavailable(f"node {self.name} sent a line without end") from exc
+
+    def _fields(self, data: bytes | None = None) -> dict[str, str]:
+        kind = {"Content-Type": "application/json"} if data is not None else {}
+        return {skew.HEADER: str(PROTOCOL), **kind}
 
     async def resolve_image(self, request: ResolveImage) -> ResolvedImage:
         return await self._call(
@@ -300,7 +342,7 @@ class AgentClient:
             async with self._http.ws_connect(
                 path, max_msg_size=MAX_MESSAGE, autoclose=True
             ) as agent:
-                await _join(websocket, agent)
+                await join(websocket, agent)
         except aiohttp.WSServerHandshakeError as exc:
             raise self._refusal(exc.status, b"") from exc
         except (*_ERRORS, *_CLOSED) as exc:
@@ -443,37 +485,3 @@ def describe(exc: BaseException) -> str:
             return exc.strerror.lower()
         case _:
             return str(exc) or type(exc).__name__
-
-
-async def _join(client: WebSocketResponse, agent: aiohttp.ClientWebSocketResponse) -> None:
-    """Pump both directions until the agent has said all, or the client has left.
-
-    Each ``send`` waits for its peer to take the bytes, so a slow side slows the other
-    instead of filling our memory. Input that the agent takes no more, because the command
-    has ended, is no failure: the exit code is on its way in the other direction.
-    """
-    up = asyncio.create_task(_pump(client, agent), name="exec-up")
-    down = asyncio.create_task(_pump(agent, client), name="exec-down")
-    try:
-        await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-        if up.done() and isinstance(up.exception(), ConnectionError):
-            await asyncio.wait({down}, timeout=SHORT)
-    finally:
-        for task in (up, down):
-            task.cancel()
-        await asyncio.wait({up, down})
-    for task in (up, down):
-        error = None if task.cancelled() else task.exception()
-        if error and not isinstance(error, ConnectionError):
-            raise error
-
-
-async def _pump(
-    source: WebSocketResponse | aiohttp.ClientWebSocketResponse,
-    sink: WebSocketResponse | aiohttp.ClientWebSocketResponse,
-) -> None:
-    async for message in source:
-        if message.type is aiohttp.WSMsgType.BINARY:
-            await sink.send_bytes(message.data)
-        elif message.type is aiohttp.WSMsgType.TEXT:
-            await sink.send_str(message.data)

@@ -470,4 +470,8 @@ class Dispatcher:
                 timeout=aiohttp.ClientTimeout(total=None),
             ) as http,
         ):
-            yield AgentClient(http, node.name, self._spelled)
+            client = AgentClient(http, node.name, self._spelled)
+            try:
+                yield client
+            finally:
+                client.close()

@@ -121,8 +121,9 @@ class AgentSession:
         changed.clear()
         # STRICTLY BEFORE the reports: the first full report then knows every task it was sent.
         kept = await self._keeps()
+        group = asyncio.TaskGroup()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with group:
                 group.create_task(
                     self._instruct(changed, kept=kept), name=f"instruct-{self._node.name}"
                 )
@@ -130,7 +131,7 @@ class AgentSession:
                 group.create_task(self._keep_certified(changed), name="certificate")
                 group.create_task(self._lease(), name="leases")
         except BaseExceptionGroup as group_error:
-            cancelled.settle()  # the node is tried again, with timeouts
+            cancelled.settle(group)  # the node is tried again, with timeouts
             raise _first(group_error) from group_error
         raise Unavailable(f"node {self._node.name}: the session ended")
 
