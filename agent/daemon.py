@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from agent.tasks.worker import Worker
     from specs.kit.clock import Clock
     from specs.node import NodeFacts
+    from specs.wire import LeaveCluster, Refused
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: En
             containers=containers,
             effects=effects,
             inotify=inotify,
-            leave=lambda: _leave(config, tasks.worker, effects),
+            leave=lambda asked: _leave(config, tasks.worker, effects, asked),
         )
         gc.freeze()  # what start-up made lives as long as we do: spare the collector
         async with asyncio.TaskGroup() as group:
@@ -326,8 +327,10 @@ def _share(config: AgentConfig) -> None:
             directory.chmod(0o700)
 
 
-async def _leave(config: AgentConfig, worker: Worker, effects: Effects) -> list[str]:
-    left = await worker.leave()
+async def _leave(
+    config: AgentConfig, worker: Worker, effects: Effects, asked: LeaveCluster | None
+) -> list[str] | Refused:
+    left = await worker.leave(asked)
     if not left:
         await effects.network.leave()
         exits.remove_parent(config.cgroup)

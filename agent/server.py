@@ -50,6 +50,7 @@ from specs.wire import (
     Hello,
     Instructions,
     LeaseAnswer,
+    LeaveCluster,
     Refused,
     ResolveImage,
     json_line,
@@ -154,7 +155,7 @@ class Server:
         containers: OciContainers,
         effects: Effects,
         inotify: Inotify,
-        leave: Callable[[], Awaitable[list[str]]],
+        leave: Callable[[LeaveCluster | None], Awaitable[list[str] | Refused]],
         figures: Callable[[web.Request], Awaitable[web.Response]],
     ) -> None:
         self._tasks = tasks
@@ -418,8 +419,12 @@ class Server:
         answer = self._tasks.leases.answered(await _body(request, LeaseAnswer))
         return _json(answer, status=409 if isinstance(answer, Refused) else 200)
 
-    async def leave(self, _request: web.Request) -> web.Response:
-        left = await self._leave()
+    async def leave(self, request: web.Request) -> web.Response:
+        """Forget the cluster; a controller one release older does not say who it is."""
+        asked = await _body(request, LeaveCluster) if request.can_read_body else None
+        left = await self._leave(asked)
+        if isinstance(left, Refused):
+            return _json(left, status=409)
         if left:
             raise Fault(
                 *(503, "unavailable", "The node could not be cleaned"),

@@ -6,7 +6,7 @@
     dispatch  ->  Control, Mirror           controller.py joins them
 
 They know each other by these protocols only; tests give small fakes.
-Everything here raises orchestrator.errors only.
+Everything here raises orchestrator.errors only. It stays whole: the one page all parts agree on.
 
 Address plan all of them rely on: the first part of the cluster range (``node_network`` in
 orchestrator/keys/identity.py) holds the nodes' own overlay addresses (``Node.overlay``, set
@@ -15,7 +15,7 @@ when a node joins); networks' pools are cut from the rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
     from specs.api import (
         Deploy,
-        Event,
         Progress,
         Release,
         ReleaseRow,
         Rescaled,
         Restart,
         Restarted,
+        Rollback,
+        RolledBack,
         RolloutStatus,
         Stack,
         Start,
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
         Steer,
         Steered,
     )
+    from specs.events import Event
     from specs.images import ForgetImages, ForgottenImages
     from specs.inside import Copied, Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
+    from specs.made_by import MadeBy
     from specs.node import Node, NodeCondition
     from specs.objects import (
         ContentRows,
@@ -56,9 +59,11 @@ if TYPE_CHECKING:
     )
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
     from specs.paths import PathState
+    from specs.plans import Plan
     from specs.schedule import ActOnSchedule, Schedule, ScheduleActed
     from specs.stack import StackSpec
     from specs.task import Task
+    from specs.why import Why
     from specs.wire import (
         BuildEvent,
         BuildImage,
@@ -87,6 +92,23 @@ class LogQuery:
     tail: int | None = None
     since: float | None = None
     after: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which events: of a stack and of none (None = all), from ``since`` until ``until``.
+
+    ``history``: what is kept, of that the last ``tail`` (None = all); ``follow``: what comes, too.
+    ``filters``: as specs.events.matches.
+    """
+
+    stack: str | None = None
+    history: bool = False
+    follow: bool = True
+    since: float | None = None
+    until: float | None = None
+    tail: int | None = None
+    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Agents(Protocol):
@@ -323,11 +345,17 @@ class Control(Protocol):
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow: ...
 
+    async def plan(self, stack: str, request: Deploy) -> Plan:
+        """Return what the same ``deploy`` would do; nothing is written, and nobody told."""
+        ...
+
     async def arrived(self, stack: str) -> None:
         """Wait until what was asked to be deployed before is a release, or refused."""
         ...
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(
+        self, stack: str, services: Mapping[str, int], by: MadeBy | None = None
+    ) -> Rescaled:
         """Set replica overrides; return what to warn of."""
         ...
 
@@ -337,6 +365,10 @@ class Control(Protocol):
 
     async def start(self, stack: str, request: Start) -> Started:
         """Have what does not run run as it was, with what it depends on."""
+        ...
+
+    async def rollback(self, stack: str, asked: Rollback) -> RolledBack:
+        """Bring back what a kept release asked for, by a new one."""
         ...
 
     async def steer(self, stack: str, asked: Steer) -> Steered:
@@ -421,8 +453,16 @@ class Control(Protocol):
         """
         ...
 
-    def events(self, stack: str | None) -> AsyncIterator[Event]:
-        """Yield events from now on, of one stack or of all."""
+    def events(self, query: EventQuery) -> AsyncIterator[Event]:
+        """Yield what happened and what happens, as asked; without ``follow`` it ends."""
+        ...
+
+    async def why(self, name: str, stack: str) -> Why:
+        """Say why a service, a task, a node or a stack is as it is. Raises NotFound."""
+        ...
+
+    def note(self, event: Event) -> None:
+        """Have it kept that something happened which changes no record."""
         ...
 
     # What a node should hold, for the dispatcher.

@@ -158,7 +158,13 @@ async def compose(
     waits = {"patience": config.patience, "heartbeat": config.heartbeat}
     control = ControlLoop(store, cluster, clock, rng, sealer, dispatcher, **waits)
     nodes = Nodes(
-        store=store, cluster=cluster, agents=dispatcher, pool=found.pool, clock=clock, rng=rng
+        store=store,
+        cluster=cluster,
+        agents=dispatcher,
+        pool=found.pool,
+        clock=clock,
+        rng=rng,
+        journal=control.journal,
     )
     parts = ApiParts(
         store=store,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scheduler.view import Load, NodeView, Pending
 
 RESERVED_PORTS = frozenset({"22/tcp", "4789/udp"})  # sshd's and VXLAN's
+SLACK = 0.001  # of a core: sums of decimal fractions are not exact
 SHOWN = 3  # nodes named in a sentence before it says how many more
 
 
@@ -93,10 +94,10 @@ def spare(pending: Pending, load: Load) -> tuple[float, int]:
     return load.node.cpus - load.cpus + cpus, load.node.memory - load.memory + memory
 
 
-def _fits(pending: Pending, load: Load) -> bool:
+def fits(pending: Pending, load: Load) -> bool:
+    """Say whether the node has room for what the task reserves."""
     cpus, memory = spare(pending, load)
-    # A thousandth of a core of slack: sums of decimal fractions are not exact.
-    return pending.cpus <= cpus + 0.001 and pending.memory <= memory
+    return pending.cpus - SLACK <= cpus and pending.memory <= memory
 
 
 def _fits_why(pending: Pending, loads: Sequence[Load]) -> str:
@@ -109,7 +110,7 @@ def _fits_why(pending: Pending, loads: Sequence[Load]) -> str:
             f"{_be(len(short), 'lacks', 'lack')} memory (needs {size(pending.memory)}, "
             f"most unreserved is {size(max(0, most))} on {where.name})"
         )
-    slow = [(free[0], node) for free, node in left if pending.cpus > free[0] + 0.001]
+    slow = [(free[0], node) for free, node in left if pending.cpus - SLACK > free[0]]
     if slow:
         top, where = max(slow, key=lambda pair: pair[0])
         parts.append(
@@ -274,7 +275,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("node", lambda p: p.node is not None, _pinned, _pinned_why),
     Filter("home", lambda p: bool(p.homes), _home, _home_why),
     Filter("ready", lambda _: True, _ready, _ready_why),
-    Filter("resources", lambda p: p.cpus > 0 or p.memory > 0, _fits, _fits_why, fixed=False),
+    Filter("resources", lambda p: p.cpus > 0 or p.memory > 0, fits, _fits_why, fixed=False),
     Filter("disk", lambda _: True, _disk, _disk_why),
     Filter("constraints", lambda p: bool(p.constraints), _constrained, _constrained_why),
     Filter("platform", lambda p: bool(p.platform), _platform, _platform_why),
@@ -300,16 +301,13 @@ def first_refusal(
     return None
 
 
-def explain(pending: Pending, loads: Sequence[Load]) -> str:
-    """Return the sentence for a task no node admits: a count per reason, most frequent first."""
-    if not loads:
+def sentence(pending: Pending, refused: Sequence[tuple[Filter, Sequence[Load]]], total: int) -> str:
+    """Return why no node admits the task: a count per reason, most frequent first.
+
+    ``refused``: the nodes by the first rule that refuses them; ``total``: how many nodes there are.
+    """
+    if not total:
         return "there is no node in the cluster"
-    refused: dict[str, tuple[Filter, list[Load]]] = {}
-    for load in loads:
-        rule = first_refusal(pending, load)
-        if rule is not None:
-            refused.setdefault(rule.name, (rule, []))[1].append(load)
-    ordered = sorted(refused.values(), key=lambda pair: -len(pair[1]))
+    ordered = sorted(refused, key=lambda pair: -len(pair[1]))
     parts = [rule.explain(pending, hit) for rule, hit in ordered]
-    total = f"of {_be(len(loads), 'node', 'nodes')}"
-    return f"no node fits: {total}, " + "; ".join(parts)
+    return f"no node fits: of {_be(total, 'node', 'nodes')}, " + "; ".join(parts)

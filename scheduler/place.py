@@ -1,9 +1,10 @@
 """Decide where pending tasks go, and say why some go nowhere.
 
 ``place`` is called by ``orchestrator.control.planning.placement`` on every pass that has
-tasks without a node. Tasks of one group (same spec) are placed together: the
-filters look at every node once a group, and a heap gives the next best node, so
-a group costs O(nodes + tasks log nodes).
+tasks without a node. Tasks of one group (alike in all they ask) are placed together; the
+index (``scheduler.index``) answers what rules ask for all nodes at once, and the best node is
+found without looking at the others (``scheduler.choice``): what a group costs hardly depends on
+how many nodes there are.
 
 Laws, held by tests/laws: never over-commits, never breaks a hard rule, does
 nothing when nothing is pending, same input and seed give the same answer, the
@@ -12,23 +13,79 @@ order of the input does not matter, spreads evenly among equals.
 
 from __future__ import annotations
 
-import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from scheduler.constraints import value_of
-from scheduler.filters import FILTERS, Filter, applying, explain, first_refusal
-from scheduler.scores import Score, score
+from scheduler.choice import Choice, choose
+from scheduler.index import NODES, Candidates
 from scheduler.steps import whole
-from scheduler.view import Fleet, Load, Pending
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from scheduler.choice import Spread
     from scheduler.steps import Steps
+    from scheduler.view import Fleet, Pending
 
-NODES = 4  # to look at so many costs as much as one replica
-_DYNAMIC = tuple(rule for rule in FILTERS if not rule.fixed)
+CHEAP = 4  # tasks of a group that cost as much as one replica
+TURN = 1000  # tasks of a group placed in one step
+
+
+class Refusals(Mapping[str, str]):
+    """Task -> why it has no place, said when it is asked for; alike tasks share one sentence.
+
+    It is about the cluster with all that was placed.
+    """
+
+    def __init__(
+        self, index: Candidates | None = None, homes: Mapping[str, str] | None = None
+    ) -> None:
+        self._index = Candidates() if index is None else index
+        self._homes = (
+            {} if homes is None else homes
+        )  # key -> node: those that were decided meanwhile
+        self._tasks: dict[str, Pending] = {}
+        self._said: dict[tuple[object, ...], str] = {}
+
+    def add(self, tasks: Sequence[Pending]) -> None:
+        """Take in tasks no node takes."""
+        self._tasks.update((task.task, task) for task in tasks)
+
+    def said(self) -> Steps[None]:
+        """Say everything now, in steps."""
+        for name in self._tasks:
+            before = len(self._said)
+            _ = self[name]
+            yield 1 + (len(self._said) - before) * len(self._index.loads) // NODES
+
+    def __getitem__(self, name: str) -> str:
+        task = _with_homes(self._tasks[name], self._homes)
+        asks = self._asks(task)
+        said = self._said.get(asks)
+        if said is None:
+            said = self._said[asks] = self._index.explain(task)
+        return said
+
+    def _asks(self, task: Pending) -> tuple[object, ...]:
+        """Return all of a task that its sentence depends on."""
+        of_nodes = (task.constraints, task.platform, task.needs, task.only, task.homes, task.node)
+        of_room = (
+            task.cpus,
+            task.memory,
+            task.ports,
+            task.instead_of,
+            task.instead_use,
+            task.aside,
+        )
+        of_service = (task.max_per_node, task.service if task.max_per_node else "")
+        return (*of_nodes, *of_room, *of_service, self._index.crowded.get(task.spec_hash, 0))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,37 +93,46 @@ class Placed:
     """``assigned`` task -> node id; ``refused`` task -> the sentence; ``homes`` key -> node."""
 
     assigned: dict[str, str] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
     homes: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Branch:
-    """One value of a spread preference: branches below, or a heap of nodes at the leaf."""
-
-    tasks: int = 0
-    below: dict[str, _Branch] = field(default_factory=dict)
-    heap: list[tuple[Score, str]] = field(default_factory=list)
-    full: bool = False
 
 
 def place(view: Fleet, pending: Sequence[Pending], seed: int = 0) -> Placed:
     """Return a node, or the reason for none, for every pending task."""
-    return whole(place_in_steps(view, pending, seed))
+    return whole(_decide(view, pending, seed))
 
 
 def place_in_steps(view: Fleet, pending: Sequence[Pending], seed: int = 0) -> Steps[Placed]:
-    """Decide the same in steps: a group of tasks is one, and so are the nodes' counts."""
-    result = Placed()
-    loads = {node_id: Load(node) for node_id, node in sorted(view.nodes.items())}
+    """Decide the same in steps, and say every reason."""
+    found = yield from _decide(view, pending, seed)
+    if isinstance(found.refused, Refusals):
+        yield from found.refused.said()
+    return found
+
+
+def _decide(view: Fleet, pending: Sequence[Pending], seed: int) -> Steps[Placed]:
+    if not pending:
+        return Placed()
     groups: dict[tuple[object, ...], list[Pending]] = {}
-    for task in sorted(pending, key=_order):
+    for number, task in enumerate(pending, 1):
+        if number % TURN == 0:
+            yield TURN // CHEAP
         groups.setdefault(task.group, []).append(task)
-    yield len(loads) // NODES + len(pending) // 4
+    index = Candidates(seed)
+    yield from index.fill(view, pending)
+    homes: dict[str, str] = {}
+    refused = Refusals(index, homes)
+    result = Placed(refused=refused, homes=homes)
     for tasks in groups.values():
-        _place_group(loads, tasks, seed, result)
-        yield len(loads) // NODES + len(tasks)
+        tasks.sort(key=_within)
+    yield len(groups) // CHEAP
+    for tasks in sorted(groups.values(), key=lambda tasks: _order(tasks[0])):
+        yield from _place_group(index, tasks, result, refused)
     return result
+
+
+def _within(task: Pending) -> tuple[int, str]:
+    return (task.slot, task.task)
 
 
 def _order(task: Pending) -> tuple[object, ...]:
@@ -86,126 +152,80 @@ def _order(task: Pending) -> tuple[object, ...]:
     )
 
 
-def _place_group(loads: dict[str, Load], tasks: list[Pending], seed: int, out: Placed) -> None:
+def _place_group(
+    index: Candidates, tasks: list[Pending], out: Placed, refused: Refusals
+) -> Steps[None]:
     queue = tasks
     while queue:
         # Earlier placements may have decided homes this group shares.
-        first = _with_homes(queue[0], out)
-        placed = _fill(loads, [first, *queue[1:]], seed, out)
+        first = _with_homes(queue[0], out.homes)
+        placed = yield from _fill(index, first, queue, out)
         queue = queue[placed:]
-        if not queue:
-            return
         undecided = any(home.node is None and home.key in out.homes for home in first.homes)
-        if placed and undecided:
-            continue  # the first one decided the home: the rest follows it
-        sentence = explain(_with_homes(queue[0], out), list(loads.values()))
-        out.refused.update({task.task: sentence for task in queue})
-        return
+        if not placed or not undecided:
+            refused.add(queue)
+            return
+        # The first one decided the home: the rest follows it.
 
 
-def _with_homes(task: Pending, out: Placed) -> Pending:
-    if all(home.node is not None or home.key not in out.homes for home in task.homes):
+def _with_homes(task: Pending, known: Mapping[str, str]) -> Pending:
+    if all(home.node is not None or home.key not in known for home in task.homes):
         return task
-    homes = tuple(replace(h, node=h.node or out.homes.get(h.key)) for h in task.homes)
+    homes = tuple(replace(h, node=h.node or known.get(h.key)) for h in task.homes)
     return replace(task, homes=homes)
 
 
-def _fill(loads: dict[str, Load], tasks: list[Pending], seed: int, out: Placed) -> int:
+def _fill(index: Candidates, sample: Pending, tasks: list[Pending], out: Placed) -> Steps[int]:
     """Place tasks of one group from the front; return how many found a node."""
-    sample = tasks[0]
-    preferred = _preferred(loads, sample)
-    root = _tree(preferred or loads, sample, seed)
-    one_only = any(home.node is None for home in sample.homes)
-    for count, task in enumerate(tasks):
-        if one_only and count:
-            return count
-        node_id = _take(root, loads, sample, seed)
-        if node_id is None and preferred:
-            preferred, root = {}, _tree(loads, sample, seed)
-            node_id = _take(root, loads, sample, seed)
-        if node_id is None:
-            return count
-        loads[node_id].add(sample)
-        out.assigned[task.task] = node_id
-        for home in sample.homes:
-            if home.node is None:
-                out.homes[home.key] = node_id
-    return len(tasks)
+    deciding = [home.key for home in sample.homes if home.node is None]
+    some = tasks[:1] if deciding else tasks
+    nodes = index.admitted(sample)
+    before = index.looked
+    choices = _choices(index, sample, nodes, len(some))
+    choice = next(choices)
+    taken: set[int] = set()
+    done = 0
+    for task in some:
+        position = choice.take()
+        while position is None:
+            further = next(choices, None)
+            if further is None:
+                break
+            choice = further
+            position = choice.take()
+        if position is None:
+            break
+        taken.add(position)
+        out.assigned[task.task] = index.ids[position]
+        done += 1
+        if done % TURN == 0:
+            yield TURN // CHEAP
+    for key in deciding if taken else ():
+        out.homes[key] = out.assigned[tasks[0].task]
+    index.placed(sample, taken)
+    yield 1 + (index.looked - before) // NODES + done % TURN // CHEAP
+    return done
 
 
-def _preferred(loads: dict[str, Load], sample: Pending) -> dict[str, Load]:
-    """Return the node that has what the task's slot left, unless its spec kept failing there.
+def _choices(
+    index: Candidates, sample: Pending, nodes: int, count: int
+) -> Iterator[Choice | Spread]:
+    """Return from where to take nodes, one after the other.
 
-    Before all scores and spread preferences: data is worth more than an even load.
+    First the node that has what the task's slot left, unless its spec kept failing there. Before
+    all scores and spread preferences: data is worth more than an even load.
     """
-    load = loads.get(sample.prefers or "")
-    if load is None or load.node.failures.get(sample.spec_hash, 0):
-        return {}
-    return {load.node.id: load}
+    if sample.prefers is not None:
+        there = nodes & index.named(sample.prefers) & ~index.failed.get(sample.spec_hash, 0)
+        if there:
+            yield Choice(index, sample, there, count)
+    keys = [descriptor(text) for text in sample.preferences]
+    yield choose(index, sample, nodes, count=count, keys=keys)
 
 
-def _tree(loads: dict[str, Load], sample: Pending, seed: int) -> _Branch:
-    """Sort the nodes that admit the task into the branches of its preferences."""
-    root = _Branch()
-    keys = [_descriptor(text) for text in sample.preferences]
-    rules = applying(sample)
-    for node_id, load in loads.items():
-        if not all(rule.admits(sample, load) for rule in rules):
-            continue
-        branch, count = root, load.specs.get(sample.spec_hash, 0)
-        branch.tasks += count
-        for key in keys:
-            branch = branch.below.setdefault(value_of(load.node, key) or "", _Branch())
-            branch.tasks += count
-        branch.heap.append((score(sample, load, seed), node_id))
-    _heapify(root)
-    return root
-
-
-def _descriptor(text: str) -> str:
+def descriptor(text: str) -> str:
     """Return the key of a preference: Compose writes ``spread: node.labels.zone``."""
     return text.removeprefix("spread:").removeprefix("spread=").strip()
 
 
-def _heapify(branch: _Branch) -> None:
-    heapq.heapify(branch.heap)
-    for below in branch.below.values():
-        _heapify(below)
-
-
-def _take(branch: _Branch, loads: dict[str, Load], sample: Pending, seed: int) -> str | None:
-    """Take the best node of the emptiest branch, or None when the branch is full."""
-    if branch.full:
-        return None
-    found: str | None = None
-    if branch.below:
-        for below in sorted(branch.below.items(), key=lambda item: (item[1].tasks, item[0])):
-            found = _take(below[1], loads, sample, seed)
-            if found is not None:
-                break
-    else:
-        found = _take_leaf(branch, loads, sample, seed)
-    if found is None:
-        branch.full = True
-    else:
-        branch.tasks += 1
-    return found
-
-
-def _take_leaf(branch: _Branch, loads: dict[str, Load], sample: Pending, seed: int) -> str | None:
-    while branch.heap:
-        known, node_id = branch.heap[0]
-        load = loads[node_id]
-        if first_refusal(sample, load, _DYNAMIC) is not None:
-            heapq.heappop(branch.heap)
-            continue
-        now = score(sample, load, seed)
-        if now != known:
-            # It got a task since it was scored; scores only grow, so this is safe.
-            heapq.heapreplace(branch.heap, (now, node_id))
-            continue
-        return node_id
-    return None
-
-
-__all__ = ["Filter", "Placed", "place"]
+__all__ = ["Placed", "place", "place_in_steps"]

@@ -1,6 +1,6 @@
 """Why each node refuses a task, and what would make one admit it: for people who wait.
 
-``filters.explain`` counts the reasons in one sentence, which is enough while it may pass;
+``filters.sentence`` counts the reasons, which is enough while it may pass;
 ``orchestrator.control.planning.nowhere`` asks here once it has lasted. The advice is about
 the node that is nearest to admitting: the one refused by the latest rule.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scheduler import constraints
-from scheduler.filters import FILTERS, first_refusal, lacks, named, port_holder, spare
+from scheduler.filters import FILTERS, SLACK, first_refusal, lacks, named, port_holder, spare
 from scheduler.view import Load
 from specs.kit.amounts import size
 
@@ -75,7 +75,7 @@ def _resources(task: Pending, load: Load) -> Words:
     parts = []
     if task.memory > memory:
         parts.append(f"memory: {size(max(0, memory))} unreserved, {size(task.memory)} needed")
-    if task.cpus > cpus + 0.001:
+    if task.cpus - SLACK > cpus:
         parts.append(f"CPUs: {max(0.0, cpus):.3g} unreserved, {task.cpus:g} needed")
     hint = f"lower deploy.resources.reservations of {_name(task)}, or {ADD_NODE}"
     return f"lacks {', '.join(parts)}", hint

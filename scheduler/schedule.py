@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from specs.kit.cron import Cron, zone_of
+from specs.kit.cron import cron_of, zone_of
 
 if TYPE_CHECKING:
     from specs.schedule import ScheduleSpec
@@ -49,7 +49,7 @@ def due(spec: ScheduleSpec, salt: str, since: float, now: float, *, going: int) 
     ``salt`` is what the jitter hangs on beside the due time. Raises ValueError where the times
     cannot be read, or the zone is not known here.
     """
-    cron, zone = Cron.parse(spec.cron), zone_of(spec.timezone)
+    cron, zone = cron_of(spec.cron), zone_of(spec.timezone)
     if now < since:
         wake = cron.after(since, zone)
         ahead = since - now > AHEAD

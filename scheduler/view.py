@@ -7,13 +7,14 @@ a view is never changed by asking.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from specs.states import NodeStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 class HostPort(NamedTuple):
@@ -106,6 +107,7 @@ class Pending:
     constraints: tuple[str, ...] = ()
     preferences: tuple[str, ...] = ()
     max_per_node: int = 0
+    pack: bool = False  # onto the fullest node that has room, instead of spread
     platform: str = ""  # os/arch, empty = any
     ports: tuple[HostPort, ...] = ()
     homes: tuple[Home, ...] = ()
@@ -120,9 +122,13 @@ class Pending:
 
     @property
     def group(self) -> tuple[object, ...]:
-        """Return what tasks must have in common to be placed in one go."""
-        same = (self.service, self.spec_hash, self.homes, self.node, self.instead_of)
-        return (*same, self.only, self.prefers, self.cpus, self.memory)  # of a pair, of both
+        """Return what tasks must have in common to be placed in one go: all but who they are."""
+        return _GROUP(self)
+
+
+_GROUP: Callable[[Pending], tuple[object, ...]] = attrgetter(
+    *(each.name for each in fields(Pending) if each.name not in ("task", "slot"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,26 +139,40 @@ class Fleet:
 
 
 class Load:
-    """One node's counts while a placement is being made; starts as a copy of its ``NodeUse``."""
+    """One node's counts while a placement is being made; starts as its ``NodeUse``."""
 
-    __slots__ = ("cpus", "memory", "node", "ports", "services", "specs", "tasks")
+    __slots__ = ("_own", "cpus", "memory", "node", "ports", "services", "specs", "tasks")
 
     def __init__(self, node: NodeView) -> None:
+        use = node.use
         self.node = node
-        self.cpus = node.use.cpus
-        self.memory = node.use.memory
-        self.tasks = node.use.tasks
-        self.services = dict(node.use.services)
-        self.specs = dict(node.use.specs)
-        self.ports = set(node.use.ports)
+        self.cpus = use.cpus
+        self.memory = use.memory
+        self.tasks = use.tasks
+        self.services = use.services
+        self.specs = use.specs
+        self.ports = use.ports
+        self._own: tuple[dict[str, int], dict[str, int]] | None = None  # once it got a task
 
     def add(self, pending: Pending) -> None:
         """Count a task as placed here."""
-        replaced = pending.instead_of == self.node.id
-        cpus, memory = pending.instead_use if replaced else pending.aside
-        self.cpus += max(0.0, pending.cpus - cpus)
-        self.memory += max(0, pending.memory - memory)
+        cpus, memory = pending.cpus, pending.memory
+        if pending.instead_of == self.node.id:
+            less, fewer = pending.instead_use
+        else:
+            less, fewer = pending.aside
+        if cpus > less:
+            self.cpus += cpus - less
+        if memory > fewer:
+            self.memory += memory - fewer
         self.tasks += 1
-        self.services[pending.service] = self.services.get(pending.service, 0) + 1
-        self.specs[pending.spec_hash] = self.specs.get(pending.spec_hash, 0) + 1
-        self.ports.update(pending.ports)
+        if self._own is None:
+            # The view is never changed; most nodes get nothing and copy nothing.
+            self._own = services, specs = dict(self.services), dict(self.specs)
+            self.services, self.specs = services, specs
+        else:
+            services, specs = self._own
+        services[pending.service] = services.get(pending.service, 0) + 1
+        specs[pending.spec_hash] = specs.get(pending.spec_hash, 0) + 1
+        if pending.ports:
+            self.ports = self.ports.union(pending.ports)

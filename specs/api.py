@@ -13,7 +13,11 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/stacks                        {"stacks": [StackRow]}
     GET    /v1/stacks/{stack}                StackDetail
     POST   /v1/stacks/{stack}/releases       Deploy -> ReleaseRow (idempotent by Deploy.key)
+    POST   /v1/stacks/{stack}/plan           Deploy -> Plan (specs.plans); nothing is written
     GET    /v1/stacks/{stack}/releases       {"releases": [ReleaseRow]}
+    GET    /v1/stacks/{stack}/history?service=&limit=  ReleaseHistory (specs.history)
+    POST   /v1/stacks/{stack}/rollback       Rollback -> RolledBack; then watch .../progress
+    GET    /v1/stacks/{stack}/diff?before=N&after=N  Diff (specs.history)
     GET    /v1/stacks/{stack}/progress?release=N     NDJSON of Progress; ends with the release
     DELETE /v1/stacks/{stack}?volumes=0|1&timeout=S  StackRow; then watch .../progress
     POST   /v1/stacks/{stack}/scale          Scale -> StackRow
@@ -35,7 +39,9 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/state                         StateReport
     POST   /v1/state/adopt?without_absent=   DecidedState: take over what runs
     POST   /v1/state/discard                 DecidedState: stop what the state does not know
-    GET    /v1/events?stack=                 NDJSON stream of Event
+    GET    /v1/why/{name}?stack=             Why (specs.why)
+    GET    /v1/events?stack=&since=&until=&tail=&filter=&follow=
+                                             NDJSON stream of Event (specs.events)
 
 It stays whole, though long: it is the one page both sides read.
 
@@ -50,6 +56,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from specs.base import Model
+from specs.history import DiffRow
+from specs.made_by import MadeBy
 from specs.node import NodeFacts
 from specs.problems import Position
 from specs.stack import StackSpec, TaskSpec
@@ -106,6 +114,10 @@ class Deploy(Model):
     renew_volumes: bool = False  # what it makes anew begins with empty anonymous volumes
     no_recreate: bool = False  # what exists keeps its spec, only what is missing is made
     config_files: tuple[str, ...] = ()  # where the files lie on the client's machine
+    # Of a plan somebody agreed to: the stack's newest release then, and where what it makes goes.
+    planned_after: int | None = None
+    places: dict[str, str] = Field(default_factory=dict)
+    by: MadeBy = MadeBy()
 
 
 class Homeless(Model):
@@ -163,6 +175,13 @@ class Release(Model):
     updates: tuple[str, ...] | None = None
     # The task whose end or check failed it; empty: none did. None: an earlier version does not say.
     culprit: str | None = None
+    # Where the plan it was made from has what it makes: "web.2" -> id of the node. Wished for
+    # while that node takes it, and never waited for.
+    places: dict[str, str] = Field(default_factory=dict)
+    by: MadeBy = MadeBy()  # who made it, and why
+    # A rollback: the release it brings back, and service -> the manifest digest that must be had.
+    rollback_to: int = 0
+    pinned: dict[str, str] = Field(default_factory=dict)
     paused: tuple[str, ...] = ()  # services of which no further slot is begun: `rollout pause`
     promoted: tuple[str, ...] = ()  # services whose canary was found good: the others follow
     # Of one that was rolled back: how far that is, and what is wrong with it.
@@ -254,6 +273,7 @@ class Stack(Model):
     release: int = 0  # the newest release
     running: int = 0  # the newest release that was deployed
     overrides: dict[str, int] = Field(default_factory=dict)  # service -> replicas set by scale
+    autoscaled: dict[str, int] = Field(default_factory=dict)  # of these, what autoscale set last
     asked: dict[str, int] = Field(default_factory=dict)  # service -> the last request to run
     asked_again: dict[str, int] = Field(default_factory=dict)  # service -> the last by `restart`
     remove_volumes: bool = False
@@ -282,6 +302,11 @@ class Stack(Model):
     def with_overrides(self, replicas: Mapping[str, int]) -> Stack:
         """Return the stack with these services scaled; what is stopped stays so."""
         return self.model_copy(update={"overrides": {**self.overrides, **replicas}})
+
+    def with_autoscaled(self, service: str, count: int) -> Stack:
+        """Return the stack with a service scaled by itself."""
+        known = {**self.autoscaled, service: count}
+        return self.with_overrides({service: count}).model_copy(update={"autoscaled": known})
 
     def with_asked(
         self, services: Iterable[str], *, again: bool = False, anew: Iterable[str] = ()
@@ -600,6 +625,7 @@ class ServiceRow(Model):
     replicas: int = 0  # wanted now, with what ``scale`` set
     tasks: int = 0  # live ones
     ready: int = 0  # ready, or complete where the service is meant to end
+    queued: int = 0  # of a job: tasks whose turn has not come
     scaled: bool = False  # ``replicas`` comes from ``scale``, not from the file
     carried: str = ""  # orphan | off | unasked: the newest release was not about it
     ports: tuple[str, ...] = ()
@@ -646,6 +672,7 @@ class ClusterRanges(Model):
 
 class Scale(Model):
     services: dict[str, int]
+    by: MadeBy = MadeBy()
 
 
 class Restart(Model):
@@ -665,6 +692,7 @@ class Steer(Model):
     key: str = Field(pattern=KEY)
     action: Literal["pause", "resume", "abort", "promote"]
     services: tuple[str, ...] = ()
+    by: MadeBy = MadeBy()
 
 
 class Steered(Model):
@@ -673,6 +701,32 @@ class Steered(Model):
     release: int | None = None
     services: tuple[str, ...] = ()
     message: str = ""
+
+
+class Rollback(Model):
+    """What is to be brought back: release ``to``, None = what ran before; no services = all.
+
+    ``timeout``: grace period of what it replaces. ``dry_run``: only say what it would change.
+    """
+
+    key: str = Field(pattern=KEY)  # the same key never makes two releases
+    to: int | None = Field(default=None, gt=0)
+    services: tuple[str, ...] = ()
+    remove_orphans: bool = False
+    timeout: float | None = None
+    dry_run: bool = False
+    by: MadeBy = MadeBy()
+
+
+class RolledBack(ReleaseRow):
+    """The release that brings ``to`` back, and what that changes of the newest.
+
+    ``number`` 0: nothing was made. ``joined``: it had been asked for, and is under way.
+    """
+
+    to: int
+    changes: tuple[DiffRow, ...] = ()
+    joined: bool = False
 
 
 class RolloutRow(Model):
@@ -721,6 +775,7 @@ class Restarted(Model):
 class Start(Model):
     key: str = Field(pattern=KEY)  # the same key never makes two releases
     services: tuple[str, ...] = ()  # with what they depend on; empty = all
+    by: MadeBy = MadeBy()
 
 
 class Started(Model):
@@ -796,16 +851,6 @@ class Progress(Model):
     by: int = 0  # end: the release that took this one's place
     nodes: tuple[str, ...] = ()  # homeless: why nodes refuse, a line for each reason
     stalled: bool = False  # homeless: nothing else of the release is under way
-
-
-class Event(Model):
-    time: float
-    kind: str  # task.running, task.failed, node.down, release.deployed ...
-    stack: str = ""
-    service: str = ""
-    task: str = ""
-    node: str = ""
-    message: str = ""
 
 
 class Upgrade(Model):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from specs import updates
 from specs.findings import Findings
 from specs.kit import masking
 from specs.kit.amounts import as_set, size
@@ -259,12 +260,16 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "placement": ("deploy.placement",),
     "update": ("deploy.update_config",),
     "rollback": ("deploy.rollback_config",),
+    "update.canary": ("x-corral.canary",),
+    "update.blue_green": ("x-corral.update",),
+    "update.keep_old": ("x-corral.keep_old",),
     "placement.max_replicas_per_node": ("deploy.placement.max_replicas_per_node",),
+    "placement.strategy": ("x-corral.strategy",),
     **{
         name: (f"x-corral.{name}",)
         for name in (
             *("on_unhealthy", "security", "exclusive", "on_reboot"),
-            *("schedule", "max_concurrent"),
+            *("schedule", "max_concurrent", "autoscale", "depends_deadline"),
         )
     },
 }
@@ -289,6 +294,7 @@ _BESIDE = frozenset(
         "mode",
         "replicas",
         "depends_on",
+        "depends_deadline",
         "placement",
         "update",
         "rollback",
@@ -296,8 +302,7 @@ _BESIDE = frozenset(
         "attach",
         "deploy_labels",
         "build",
-        "schedule",
-        "max_concurrent",
+        *("schedule", "max_concurrent", "autoscale"),
     ]
 )
 
@@ -320,6 +325,7 @@ def _leaves(service: ServiceSpec) -> Leaves:
         written.pop("healthcheck")
     beside = service.model_dump(mode="json", exclude={"name", "task"})
     beside["deploy_labels"] = beside.pop("labels")
+    updates.as_written(beside)
     if beside["build"] is None:
         beside.pop("build")
     if beside["container_name"] is not None:

@@ -44,6 +44,7 @@ SINCE: dict[str, dict[str, int]] = {
         "fresh_volumes": 2,
         "partner": 2,
     },
+    "Endpoint": {"share": 2},
     "Hello": {"signing_request": 2, "revision": 2, "stacks": 2, "heartbeat": 2},
     "Instructions": {"protocol": 2, "revision": 2},
     "LogLine": {"place": 2},

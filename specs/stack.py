@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from specs import templates
+from specs.autoscale import AutoscaleSpec
 from specs.base import Model
 from specs.patience import KEEP_OLD, MONITOR
 from specs.schedule import ScheduleSpec
@@ -33,11 +34,12 @@ class Condition(StrEnum):
 
 
 class Dependency(Model):
-    """One edge of ``depends_on``."""
+    """One edge of ``depends_on``. ``deadline``: seconds it is waited for; 0 = the release's."""
 
     condition: Condition = Condition.STARTED
     restart: bool = False
     required: bool = True
+    deadline: float = 0.0
 
 
 class Healthcheck(Model):
@@ -289,17 +291,20 @@ class Placement(Model):
     constraints: tuple[str, ...] = ()  # Swarm's language: node.labels.x == y
     preferences: tuple[str, ...] = ()  # spread over these, e.g. node.labels.zone
     max_replicas_per_node: int = 0
+    strategy: Literal["spread", "pack"] = "spread"  # over nodes, or filling one after the other
 
 
 class Canary(Model):
     """New tasks beside the old ones, before the others are replaced.
 
-    ``replicas``: how many slots have one. ``promote``: when the others follow; ``manual``: when
+    ``replicas``: how many slots have one. ``weight``: percent of new connections that these get
+    together; 0 = as many as any other task. ``promote``: when the others follow; ``manual``: when
     somebody says so, ``after``: ``seconds`` after all of them served, ``healthy``: once all have
     been ready for ``seconds`` without a break.
     """
 
     replicas: int = 1
+    weight: int = 0
     promote: Literal["manual", "after", "healthy"] = "manual"
     seconds: float = 0.0
 
@@ -340,6 +345,7 @@ class ServiceSpec(Model):
     endpoint_mode: Literal["vip", "dnsrr"] = "vip"
     attach: bool = True
     labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels: of no container
+    autoscale: AutoscaleSpec | None = None  # how many there are goes by what they use
     schedule: ScheduleSpec | None = None  # it stands not by: each due time begins a one-off
 
     @property

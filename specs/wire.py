@@ -37,7 +37,7 @@ HTTP on the agent's socket (JSON unless said otherwise)::
     POST /v1/signal                 SignalTasks -> {"tasks": [ids that got it]}
     DELETE /v1/volumes/{name}       removes a named volume's data
     POST /v1/lease                  LeaseAnswer -> LeaseQuestion | 409 Refused
-    POST /v1/leave                  node removal: everything corral made on the node goes
+    POST /v1/leave                  LeaveCluster -> 409 Refused; all that corral made there goes
 
 Errors are problem+json (specs.api.ApiProblem): 422 = refused for good (the agent's
 Refusal), 503 = may work later (its Later), 404 = no such task.
@@ -189,7 +189,10 @@ class NetworkState(Model):
 
 
 class Endpoint(Model):
-    """One task of a service on one network. Only ``ready`` ones get traffic."""
+    """One task of a service on one network. Only ``ready`` ones get traffic.
+
+    ``share``: percent of new connections that those with a share have together; 0 = of the rest.
+    """
 
     task: str
     name: str
@@ -198,6 +201,7 @@ class Endpoint(Model):
     ready: bool
     aliases: tuple[str, ...] = ()
     hostname: str = ""
+    share: int = 0
 
 
 class ServiceEndpoints(Model):
@@ -412,6 +416,17 @@ class LeaseQuestion(Model):
 
     question: int
     holds: tuple[str, ...] = ()
+
+
+class LeaveCluster(Model):
+    """Who has a node forget its cluster, and as which member: a late one finds another.
+
+    ``generation`` of the stamp is that of the next instructions. Agents one release older read
+    none, and controllers one release older send none: then it is obeyed unasked, as it was.
+    """
+
+    stamp: Stamp
+    node: str
 
 
 class LogLine(Model):

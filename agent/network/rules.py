@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from agent.network import names
+from agent.network import names, sharing
 from agent.network.chains import base
 from agent.network.overlay import ingress_numbers, reachable_peers
 
@@ -87,6 +87,7 @@ class Target:
     name: str
     addresses: tuple[str, ...]
     port: int
+    places: tuple[str, ...] = ()  # of the round robin, where not all have one; see sharing
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,11 @@ def service_part(seen: Seen) -> ServicePart:
     sets: dict[str, dict[str, str]] = {}
     chains: dict[str, tuple[str, ...]] = {}
     addresses = tuple(endpoint.address for endpoint in seen.ready)
+    places = sharing.places(seen.ready)
     if service.vip is not None:
         if addresses:
             name = f"vip_{_digest(seen.key)}"
-            chains[name] = (f"dnat ip to {_choose(addresses)}",)
+            chains[name] = (f"dnat ip to {_choose(places)}",)
             sets["vips"] = {service.vip: f"goto {name}"}
         else:
             sets["vip_dead"] = {service.vip: ""}
@@ -124,7 +126,7 @@ def service_part(seen: Seen) -> ServicePart:
     if given:
         sets["published"] = {f"{port.protocol} . {port.published}": "" for port in given}
     targets = tuple(
-        (port_key(p), Target(f"{seen.key}/{p.target}/{p.protocol}", addresses, p.target))
+        (port_key(p), Target(f"{seen.key}/{p.target}/{p.protocol}", addresses, p.target, places))
         for p in given
         if p.mode == "ingress"
     )
@@ -267,7 +269,7 @@ def _port(
         return
     name = f"pub_{_digest(target.name)}"
     mark = f"ct mark set ct mark | {names.PUBLISHED:#x}"
-    goal = f"dnat ip to {_choose(target.addresses)}:{target.port}"
+    goal = f"dnat ip to {_choose(target.places or target.addresses)}:{target.port}"
     chains[name] = (f"meta l4proto {where.protocol} {mark} {goal}",)
     sets[f"ports{suffix}"][element] = f"goto {name}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from specs.wire import KINDS, Instructions, NodeSelf, Objects, Refused, Stamp
+from specs.wire import KINDS, Instructions, LeaveCluster, NodeSelf, Objects, Refused, Stamp
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,18 @@ def judge(seen: Stamp | None, instructions: Instructions) -> Refused | None:  # 
             seen=seen,
         )
     return None
+
+
+def judge_leave(held: Held, asked: LeaveCluster) -> Refused | None:
+    """Return why the node does not leave its cluster; None = it does."""
+    seen = held.stamp
+    if seen is None:
+        return None
+    why = judge(seen, Instructions(stamp=asked.stamp, me=NodeSelf(node=asked.node, name="")))
+    if why is None and held.me is not None and held.me.node != asked.node:
+        message = f"this machine is node {held.me.node} by now, not {asked.node}"
+        return Refused(reason="base", message=message, seen=seen)
+    return why
 
 
 def merge(held: Held, instructions: Instructions) -> Held:

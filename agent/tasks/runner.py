@@ -510,6 +510,9 @@ class Runner:
         await self._file.written()
 
     def _save(self, record: Record) -> None:
+        if record.erased:  # nobody would take away what were written of it now
+            self._file.note(record)
+            return
         old = self.record
         removing = record.assignment.desired is Desired.REMOVED
         final = record.state in FINAL and old.state not in FINAL

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from agent.errors import Refusal
 from agent.tasks import lifecycle
 from agent.tasks.adoption import Adopt, Found, Leave, Sweep, judge
-from agent.tasks.held import Held, merge
+from agent.tasks.held import Held, judge_leave, merge
 from agent.tasks.held import judge as may_instruct
 from agent.tasks.holdings import Stray
 from agent.tasks.journal import safe_id
@@ -26,7 +26,7 @@ from agent.tasks.runner import Runner
 from specs.kit.backoff import Backoff
 from specs.kit.failpoints import reached
 from specs.states import WANTED, Desired
-from specs.wire import Acknowledged, Instructions, Refused
+from specs.wire import Acknowledged, Instructions, LeaveCluster, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -307,10 +307,18 @@ class Worker:
 
     # Leaving.
 
-    async def leave(self, timeout: float = 120.0) -> list[str]:
-        """Erase every task and all network state; return ids of tasks that would not go."""
+    async def leave(
+        self, asked: LeaveCluster | None = None, *, timeout: float = 120.0
+    ) -> list[str] | Refused:
+        """Erase every task and all network state; return ids of tasks that would not go.
+
+        ``asked``: who wants it, by whom it is refused where that is of before; None = it is not
+        known (a controller one release older), and obeyed.
+        """
         holdings = self._holdings
         async with self._accepting:
+            if asked is not None and (refused := judge_leave(holdings.held, asked)) is not None:
+                return refused
             holdings.held = Held(holdings.held.stamp, holdings.held.me)
             self._settle_doubts()
             self._follow_set()

@@ -19,6 +19,8 @@ from aiohttp import web
 from orchestrator.api import (
     archive,
     backups,
+    events,
+    history,
     images,
     inside,
     logs,
@@ -39,6 +41,8 @@ from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
+from specs.events import Event
+from specs.history import Diff, ReleaseHistory
 from specs.images import ImagesLeft, StackImages
 from specs.inside import (
     Copied,
@@ -69,9 +73,11 @@ from specs.objects import (
     VolumeRows,
 )
 from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff, TaskStreams
+from specs.plans import Plan
 from specs.schedule import ActOnSchedule, ScheduleActed, ScheduleRows
 from specs.sent import AskChunks, MissingChunks, PutChunks, SentFolder, SentTree
 from specs.task import Task
+from specs.why import Why
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -88,10 +94,6 @@ BACKLOG = 128
 
 async def version(parts: ApiParts, _request: web.Request, _: None) -> api.Version:
     return parts.version()
-
-
-async def events(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:
-    return await streams.respond(request, parts.control.events(request.query.get("stack")))
 
 
 async def openapi(parts: ApiParts, _request: web.Request, _: None) -> web.Response:
@@ -189,7 +191,46 @@ ROUTES: tuple[ApiRoute, ...] = (
         limit=LARGE,
         answer=api.ReleaseRow,
     ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/plan",
+        stacks.plan,
+        "What a release would do; nothing is written",
+        body=api.Deploy,
+        limit=LARGE,
+        answer=Plan,
+    ),
     ApiRoute("GET", "/v1/stacks/{stack}/releases", stacks.releases, "Releases", answer=Releases),
+    ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/history",
+        history.history,
+        "What each release changed, who made it and why",
+        answer=ReleaseHistory,
+        query=(
+            QueryField("service", text="only releases that changed it"),
+            QueryField("limit", "integer", text="so many, the newest"),
+        ),
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/rollback",
+        stacks.rollback,
+        "Bring back what an earlier release asked for",
+        body=api.Rollback,
+        answer=api.RolledBack,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/diff",
+        history.diff,
+        "What differs between two releases",
+        answer=Diff,
+        query=(
+            QueryField("before", "integer", text="a release; without it the last two"),
+            QueryField("after", "integer", text="another one; without it what runs"),
+        ),
+    ),
     ApiRoute(
         "GET",
         "/v1/stacks/{stack}/progress",
@@ -573,11 +614,27 @@ ROUTES: tuple[ApiRoute, ...] = (
     ),
     ApiRoute(
         "GET",
+        "/v1/why/{name:.+}",
+        events.why,
+        "Why a service, a task, a node or a stack is as it is, and what would help",
+        answer=Why,
+        query=(QueryField("stack", text="whose services and tasks the name may mean"),),
+    ),
+    ApiRoute(
+        "GET",
         "/v1/events",
-        events,
-        "Events from now on",
-        stream=api.Event,
-        query=(QueryField("stack", text="only of this stack"),),
+        events.events,
+        "What happened, and what happens from now on",
+        stream=Event,
+        query=(
+            QueryField("stack", text="only of this stack, and of what belongs to none"),
+            QueryField("history", "flag", text="what is kept first"),
+            QueryField("follow", "flag", text="go on with what comes; without it: as if 1"),
+            QueryField("since", "number", text="not before this time, seconds since the epoch"),
+            QueryField("until", "number", text="not after this time"),
+            QueryField("tail", "integer", text="of what is kept only so many, the last"),
+            QueryField("filter", repeated=True, text="WORD=VALUE, see specs.events.FILTERS"),
+        ),
     ),
 )
 

@@ -18,11 +18,11 @@ from orchestrator.errors import RequestError
 from orchestrator.store import base as store
 from specs.api import ApiProblem, ProblemRow
 from specs.kit import callers
-from specs.kit.log import REQUEST
+from specs.kit.log import ASKED_BY, REQUEST
 from specs.problems import SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from pydantic import ValidationError
 
@@ -49,7 +49,7 @@ async def middleware(
     So does the line about every request that was to change something, whatever came of it.
     """
     number, began = os.urandom(4).hex(), time.monotonic()
-    token = REQUEST.set(number)
+    token, who = REQUEST.set(number), ASKED_BY.set(asked_by(request.headers))
     response: web.StreamResponse | None = None
     try:
         response = await _answered(request, handler)
@@ -68,6 +68,13 @@ async def middleware(
                 },
             )
         REQUEST.reset(token)
+        ASKED_BY.reset(who)
+
+
+def asked_by(headers: Mapping[str, str]) -> str:
+    """Return who sent a request, as he calls himself; nothing that could not be such a name."""
+    said = headers.get("Corral-By", "")
+    return said if len(said) <= 128 and said.isprintable() else ""
 
 
 async def _answered(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.api import named, rows, streams
 from orchestrator.api.answers import Releases, Stacks, Tasks
+from orchestrator.api.caller import made_by
 from orchestrator.api.routes import flag, number
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import NotFound
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
         ReleaseRow,
         Restart,
         Restarted,
+        Rollback,
+        RolledBack,
         RolloutStatus,
         Scale,
         Stack,
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
         StopStack,
     )
     from specs.inside import ForgetTasks
+    from specs.made_by import MadeKind
+    from specs.plans import Plan
 
 
 def find(parts: ApiParts, request: web.Request) -> Stack:
@@ -60,7 +65,13 @@ async def stack(parts: ApiParts, request: web.Request, _: None) -> StackDetail:
 
 
 async def deploy(parts: ApiParts, request: web.Request, body: Deploy) -> ReleaseRow:
-    return await parts.control.deploy(request.match_info["stack"], body)
+    kind: MadeKind = "create" if body.no_start else "up"
+    asked = body.model_copy(update={"by": await made_by(request, body.by, kind)})
+    return await parts.control.deploy(request.match_info["stack"], asked)
+
+
+async def plan(parts: ApiParts, request: web.Request, body: Deploy) -> Plan:
+    return await parts.control.plan(request.match_info["stack"], body)
 
 
 async def releases(parts: ApiParts, request: web.Request, _: None) -> Releases:
@@ -89,7 +100,8 @@ async def remove(parts: ApiParts, request: web.Request, _: None) -> StackRow:
 
 async def scale(parts: ApiParts, request: web.Request, body: Scale) -> ScaledRow:
     before = find(parts, request)
-    done = await parts.control.scale(before.name, body.services)
+    by = await made_by(request, body.by, "scale")
+    done = await parts.control.scale(before.name, body.services, by)
     row = after(parts, before)
     return ScaledRow(**dict(row), warnings=done.warnings, started=done.started)
 
@@ -104,16 +116,27 @@ async def restart(parts: ApiParts, request: web.Request, body: Restart) -> Resta
 async def start(parts: ApiParts, request: web.Request, body: Start) -> Started:
     stack = find(parts, request).name
     services = named.whole(parts.cluster, stack, body.services, "start")
-    return await parts.control.start(stack, body.model_copy(update={"services": services}))
+    by = await made_by(request, body.by, "start")
+    asked = body.model_copy(update={"services": services, "by": by})
+    return await parts.control.start(stack, asked)
 
 
 async def rollout(parts: ApiParts, request: web.Request, _: None) -> RolloutStatus:
     return parts.control.rollout(find(parts, request).name)
 
 
+async def rollback(parts: ApiParts, request: web.Request, body: Rollback) -> RolledBack:
+    await parts.control.arrived(request.match_info["stack"])
+    by = await made_by(request, body.by, "rollback")
+    asked = body.model_copy(update={"by": by})
+    return await parts.control.rollback(request.match_info["stack"], asked)
+
+
 async def steer(parts: ApiParts, request: web.Request, body: Steer) -> Steered:
     await parts.control.arrived(request.match_info["stack"])
-    return await parts.control.steer(find(parts, request).name, body)
+    kind: MadeKind = "rollback" if body.action == "abort" else "resume"
+    by = await made_by(request, body.by, kind)
+    return await parts.control.steer(find(parts, request).name, body.model_copy(update={"by": by}))
 
 
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:

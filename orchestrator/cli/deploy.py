@@ -51,6 +51,32 @@ def client_identity() -> dict[str, str]:
     return {"hostname": socket.gethostname(), "boot_id": boot}
 
 
+LONGEST_MESSAGE = 500  # characters, as specs.made_by has it
+
+
+def made_by(directory: str = "", message: str | None = None) -> dict[str, Any]:
+    """Return who asks and why (specs.made_by), as far as this machine knows. Raises CliError.
+
+    With the ``directory`` of a project goes the commit it is at.
+    """
+    text = (message or "").strip()
+    if len(text) > LONGEST_MESSAGE:
+        raise CliError(
+            f"-m: {len(text)} characters are too many, {LONGEST_MESSAGE} are possible", code=USAGE
+        )
+    found: dict[str, Any] = {"host": socket.gethostname()[:256]}
+    if text:
+        found["message"] = text
+    if login := os.environ.get("SUDO_USER"):
+        found["login"] = login[:256]
+    if directory:
+        from orchestrator.cli import checkout  # nobody else needs it
+
+        found["directory"] = directory[:4096]
+        found.update(checkout.found(directory))
+    return found
+
+
 def body(
     args: argparse.Namespace,
     *,
@@ -89,6 +115,7 @@ def body(
         "no_deps": args.no_deps,
         "always_recreate_deps": args.always_recreate_deps,
         "config_files": list(files),
+        "by": made_by(directory, getattr(args, "message", None)),
     }
     if args.deadline is not None:
         request["deadline"] = args.deadline

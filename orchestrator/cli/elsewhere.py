@@ -45,7 +45,6 @@ WORDS: dict[str, str] = {
     "container start": "corral start SERVICE",
     "container restart": "corral restart SERVICE",
     "container kill": "corral kill SERVICE",
-    "diff": "corral exec SERVICE sh shows what is in a container",
     "rename": "a container's name follows its service, or container_name: in the file",
     "update": _UPDATE,
     # Docker: images
@@ -63,7 +62,6 @@ WORDS: dict[str, str] = {
     "save": "nodes get images from each other: corral up",
     "load": "nodes get images from each other: corral up",
     "import": "an image comes from a Dockerfile: corral up -d --build",
-    "history": "corral config --images --resolve-image-digests",
     "search": "image: in the file names what corral up fetches",
     "builder": "corral up -d --build",
     "buildx": "corral up -d --build",
@@ -211,12 +209,7 @@ WORDS: dict[str, str] = {
 
 # (verb or "" for before the verb, flag) -> what to do instead
 FLAGS: dict[tuple[str, str], str] = {
-    (
-        "",
-        "--dry-run",
-    ): "corral config prints what the file means, corral lint what is wrong with it",
-    ("events", "--since"): "events are told from now on; corral ps -a has what ended before",
-    ("events", "--until"): "events are told until you end it, or: timeout 60 corral events",
+    ("", "--dry-run"): "corral plan says what `up` would do, and why; corral up --dry-run, too",
     ("up", "--menu"): "Ctrl-C ends corral up; everything else is a command in another terminal",
     # other tools' flags
     ("", "--compose-file"): "corral -f FILE up",

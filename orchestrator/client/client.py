@@ -256,6 +256,8 @@ class Client:
             "Accept: application/json",
             "Connection: close",
         ]
+        if method != "GET" and (who := _who()):
+            head.append(f"Corral-By: {who}")
         if data or method in ("POST", "PUT", "PATCH"):
             head += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
         try:
@@ -289,6 +291,13 @@ def refuse_member() -> None:
             hint="use corral on that controller's machine (or from here: corral -H ssh://user@it), "
             "or take this one out of the cluster there: corral node rm NAME",
         ) from None
+
+
+def _who() -> str:
+    """Return who asks, for whoever reads later what was asked: user@machine."""
+    user = os.environ.get("SUDO_USER") or os.environ.get("LOGNAME") or os.environ.get("USER")
+    said = f"{user or os.getuid()}@{socket.gethostname()}"
+    return said if said.isascii() and said.isprintable() else ""
 
 
 def _readable(connection: Connection) -> bool:

@@ -38,6 +38,7 @@ from orchestrator.keys.vault import Broken
 from orchestrator.store import keys
 from specs import skew
 from specs.api import StateCheck, StateFinding
+from specs.events import EventBatch
 from specs.states import FINAL
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def check(snapshot: Snapshot, sealer: Sealer, *, wall: float) -> StateCheck:
     for entry in snapshot.entries:
         if entry.key in OTHERS:
             others[entry.key] = entry
+        elif entry.key.startswith(keys.EVENTS):
+            _events(seen, entry)
         else:
             _read(seen, entry)
     _cluster(seen, others.get(keys.CLUSTER))
@@ -109,6 +112,17 @@ def _read(seen: _Looked, entry: Stored) -> None:
     if expected and expected != entry.key:
         seen.error(entry.key, f"holds the record of {expected}")
     seen.of(kind)[entry.key] = read.value
+
+
+def _events(seen: _Looked, entry: Stored) -> None:
+    """Look at what happened; nothing depends on it, so that nothing of it is an error."""
+    try:
+        read = skew.decode(EventBatch, entry.value)
+    except skew.Unreadable as exc:
+        seen.warn(entry.key, f"cannot be read: {exc}; `corral events` leaves it out")
+        return
+    if not read.whole:
+        seen.warn(entry.key, f"is of a newer version: {read.notes()[0]}")
 
 
 def _cluster(seen: _Looked, entry: Stored | None) -> None:

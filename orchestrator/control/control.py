@@ -14,10 +14,14 @@ import base64
 import contextlib
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakValueDictionary
 
+from orchestrator.contracts import EventQuery
+from orchestrator.control import explaining
 from orchestrator.control.asking import PathQuestions
+from orchestrator.control.autoscaling import Autoscaling
+from orchestrator.control.deploy import rollback as rolling
 from orchestrator.control.deploy import unchanged
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.beginning import let_begin
@@ -27,13 +31,13 @@ from orchestrator.control.deploy.oneoff_image import image_of
 from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.figures import LoopFigures
+from orchestrator.control.forecast.making import ForecastBasis, forecast
 from orchestrator.control.leases import Leases
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
 from orchestrator.control.mirror.exclusive import ExclusiveTasks
 from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
 from orchestrator.control.mirror.observed import Observed
-from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.notices import Notices
 from orchestrator.control.planning import (
     ingest,
@@ -46,13 +50,16 @@ from orchestrator.control.planning import (
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling import objects, rollouts
+from orchestrator.control.telling.journal import EventJournal, told
 from orchestrator.control.telling.progress import Streams
 from orchestrator.control.telling.schedules import schedule_row
 from orchestrator.control.turns import TURN, in_turns
 from orchestrator.control.wanted import Outgoing
 from orchestrator.store.base import StoreUnavailable
 from specs.api import ProblemRow
+from specs.events import Event
 from specs.kit.loading import load
+from specs.made_by import MadeBy
 from specs.objects import ContentRows, NetworkRows, VolumeRows
 from specs.oneoff import OneOffProgress
 from specs.schedule import ScheduleActed
@@ -68,13 +75,14 @@ if TYPE_CHECKING:
     from orchestrator.store.base import Store
     from specs.api import (
         Deploy,
-        Event,
         Progress,
         Release,
         ReleaseRow,
         Rescaled,
         Restart,
         Restarted,
+        Rollback,
+        RolledBack,
         RolloutStatus,
         Start,
         Started,
@@ -86,7 +94,9 @@ if TYPE_CHECKING:
     from specs.kit.metrics import Family
     from specs.objects import MadeObject, MakeObject, MoveVolume, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
+    from specs.plans import Plan
     from specs.schedule import ActOnSchedule
+    from specs.why import Why
     from specs.wire import Hello, NodeSelf, Objects, Report
 
 log = logging.getLogger(__name__)
@@ -123,9 +133,10 @@ class ControlLoop:
         self._out = Outgoing(cluster, self._specs, sealer, exclusive)
         self.leases = Leases(cluster, exclusive, clock)
         self._streams = Streams(cluster, clock, self._observed.watched)
+        self.journal = EventJournal(store, cluster, clock, self._streams)
         self._wake = asyncio.Event()
         self._heard = False  # something came that the look under way may have missed
-        self._notices = Notices(cluster, self._out, self._streams, self._wake)
+        self._notices = Notices(cluster, self._out, self._streams, self._wake, self.note)
         self._agents = agents
         self._sealer = sealer
         self._commands = Commands(store, cluster, sealer, rng, clock)
@@ -141,6 +152,7 @@ class ControlLoop:
         self._asking = PathQuestions(
             cluster, agents, clock, self._observed.paths, self._notices.everything
         )
+        self._autoscaling = Autoscaling(cluster, agents, clock, self._write, self._scaled)
         self._inbox: deque[tuple[str, Report]] = deque()
         self._hellos: dict[str, Hello] = {}
         self._lock = asyncio.Lock()  # one writer: a pass or a command
@@ -160,8 +172,10 @@ class ControlLoop:
         """Run until cancelled."""
         if self._cluster.stacks:
             await load(GRAPHS)
+        await self._remember()
         clock = asyncio.get_running_loop().time
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._autoscaling.run(), name="autoscaling")
             while True:
                 self._wake.clear()
                 due = await self._once(group)
@@ -172,6 +186,13 @@ class ControlLoop:
                 # What comes meanwhile, or is ready to run, adds its changes: one look for many.
                 await asyncio.sleep(max(0.0, rested - clock()))
         raise AssertionError("the loop has no end")
+
+    async def _remember(self) -> None:
+        """Take note of the events there are; without that they are only not trimmed."""
+        try:
+            await self.journal.load()
+        except StoreUnavailable as exc:
+            log.warning("the events there are cannot be read: %s", exc)
 
     def _now(self) -> float:
         return self._clock.monotonic()
@@ -230,7 +251,7 @@ class ControlLoop:
         self._timers.update(dues)
         self._over_due = over_due
         self._timers = {n: t for n, t in self._timers.items() if n in self._cluster.stacks}
-        self._say(pass_)
+        self._tell(pass_)
         times = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
         return min(times, default=None)
 
@@ -239,11 +260,6 @@ class ControlLoop:
         self._counted.dropped += 1
         self._tell(pass_)  # what was observed stays observed, and is news only once
         self._notices.again(looked)
-
-    def _say(self, pass_: Pass) -> None:
-        for kind, stack, message in pass_.notes:
-            self._streams.event(kind, message, stack=stack)
-        self._tell(pass_)
 
     def _tell(self, pass_: Pass) -> None:
         for stack in pass_.told:
@@ -263,7 +279,9 @@ class ControlLoop:
                     " most are back; is the network of the controller's machine up?"
                 )
                 log.warning(text)
-                self._streams.event("cluster.brake", text)
+                self._happened("cluster.brake", text, reason="brake")
+            elif len(self._cluster.nodes) > 1:
+                self._happened("cluster.brake-off", "most nodes answer again", reason="brake")
         return due
 
     async def _take_reports(self) -> bool:
@@ -300,7 +318,7 @@ class ControlLoop:
                 self._inbox.extendleft(reversed(reports))
                 self._hellos = {**hellos, **self._hellos}
             else:
-                self._say(pass_)
+                self._tell(pass_)
         return len(reports) if done else None
 
     def _new_pass(self) -> Pass:
@@ -317,7 +335,21 @@ class ControlLoop:
         )
 
     async def _commit(self, pass_: Pass) -> bool:
-        return not pass_.draft or await pass_.draft.commit(self._store)
+        pass_.draft.notes += [
+            Event(time=pass_.wall, kind=kind, stack=stack, message=text)
+            for kind, stack, text in pass_.notes
+        ]
+        if not pass_.draft and not self.journal.waits:
+            return True
+        return await pass_.draft.commit(self._store)
+
+    def note(self, event: Event) -> None:
+        """Have it kept that something happened which changes no record."""
+        self.journal.add(event)
+        self._wake.set()
+
+    def _happened(self, kind: str, text: str, **more: Any) -> None:
+        self.note(Event(time=self._clock.wall(), kind=kind, message=text, **more))
 
     # results of the work beside the loop
 
@@ -331,12 +363,13 @@ class ControlLoop:
             if reason:
                 releases.fail(pass_, current, reason)
                 return
-            pass_.draft.put(RELEASES, releases.deploying(pass_, current, images))
-            stack = self._cluster.stacks.get(release.stack)
-            if stack is not None and stack.desired == "up":
-                pass_.draft.put(STACKS, stack.begun(current))
+            releases.begin(pass_, current, images)
 
         await self._write(change)
+
+    def _scaled(self, kind: str, text: str, stack: str, service: str) -> None:
+        log.info("scaled by its load", extra={"stack": stack, "what": text})
+        self._happened(kind, text, stack=stack, service=service, reason="load")
 
     async def _volume_gone(self, name: str) -> None:
         await self._write(lambda pass_: removal.forget_volume(pass_, name))
@@ -374,14 +407,24 @@ class ControlLoop:
             async with self._turn():
                 return await self._commands.deploy(stack, request, listening, same)
 
+    async def plan(self, stack: str, request: Deploy) -> Plan:
+        listening = await listening_now(self._cluster, self._agents, request)
+        await load(GRAPHS)
+        seen = ForecastBasis(self._cluster, self._observed, self._specs, brake=self._health.brake())
+        return await forecast(
+            seen, self._store, self._agents, self._sealer, self._clock, stack, request, listening
+        )
+
     async def arrived(self, stack: str) -> None:
         """Wait for what was deployed before: a `down` right after an `up` is about that, too."""
         async with self._arrivals.setdefault(stack, asyncio.Lock()):
             pass
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(
+        self, stack: str, services: Mapping[str, int], by: MadeBy | None = None
+    ) -> Rescaled:
         async with self._turn():
-            return await self._commands.scale(stack, services)
+            return await self._commands.scale(stack, services, by or MadeBy())
 
     async def restart(self, stack: str, request: Restart) -> Restarted:
         async with self._turn():
@@ -390,6 +433,18 @@ class ControlLoop:
     async def start(self, stack: str, request: Start) -> Started:
         async with self._turn():
             return await self._commands.start(stack, request)
+
+    async def rollback(self, stack: str, asked: Rollback) -> RolledBack:
+        await load(GRAPHS)
+        async with self._arrivals.setdefault(stack, asyncio.Lock()):
+            done = self._commands.rolled_back(asked)
+            if done is not None:
+                return done
+            to = rolling.choose(self._cluster, stack, asked)
+            request = rolling.request_of(self._cluster, stack, asked, to)
+            listening = await listening_now(self._cluster, self._agents, request)
+            async with self._turn():
+                return await self._commands.rollback(stack, asked, to, listening)
 
     async def steer(self, stack: str, asked: Steer) -> Steered:
         async with self._turn():
@@ -506,8 +561,22 @@ class ControlLoop:
     def progress(self, stack: str, release: int | None) -> AsyncIterator[Progress]:
         return self._streams.progress(stack, release)
 
-    def events(self, stack: str | None) -> AsyncIterator[Event]:
-        return self._streams.events(stack)
+    def events(self, query: EventQuery) -> AsyncIterator[Event]:
+        return told(self.journal, self._streams, query)
+
+    async def why(self, name: str, stack: str) -> Why:
+        await load(GRAPHS)
+        known = self.journal.stacks
+        what, found = explaining.subject(self._cluster, name, stack, known)
+        owner = self._cluster.tasks[found].stack if what == "task" else stack
+        owner = found if what == "stack" else "" if what == "node" else owner
+        events, _ = await self.journal.read(EventQuery(owner, history=True))
+        # Others may have had their turn: what it was about may be gone.
+        what, found = explaining.subject(self._cluster, name, stack, known)
+        now = self._clock.wall()
+        return explaining.explain(
+            self._new_pass(), what, found, stack=stack, events=events, now=now
+        )
 
     # nodes, see orchestrator.contracts
 

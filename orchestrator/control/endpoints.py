@@ -15,6 +15,7 @@ from orchestrator.control.mirror.placed import spec_there
 from orchestrator.control.mirror.serving import (
     SHOWN,
     answers,
+    canary_share,
     comes_back,
     is_leaving,
     stands_by,
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from specs.task import Task
 
 
+MadeEndpoints = dict[tuple[str, bool, int], Endpoint]
+
+
 class Endpoints:
     """Builds and caches services' endpoints."""
 
@@ -41,8 +45,8 @@ class Endpoints:
         self._specs = specs
         # By (stack, service), then network and doubting: a task's change drops its own service's.
         self._services: dict[tuple[str, str], dict[tuple[str, bool], ServiceEndpoints]] = {}
-        # By task, then network and whether it is ready; with what they were made of.
-        self._made: dict[str, tuple[Task, Effective | None, dict[tuple[str, bool], Endpoint]]] = {}
+        # By task, then network, whether it is ready and its share; with what they were made of.
+        self._made: dict[str, tuple[Task, Effective | None, MadeEndpoints]] = {}
         self._network_services: dict[str, set[tuple[str, str]]] = {}
         # By network and doubting, what ``on`` returns.
         self._on: dict[tuple[str, bool], dict[str, ServiceEndpoints]] = {}
@@ -201,11 +205,12 @@ class Endpoints:
             if len(self._made) > 2 * len(self._cluster.tasks) + 64:
                 self._made.clear()
             known = self._made[task.id] = (task, effective, {})
-        found = known[2].get((network, ready))
+        share = canary_share(self._cluster, task) if task.turn == "beside" else 0
+        found = known[2].get((network, ready, share))
         if found is None:
             made = self._make_endpoint(task, effective, network, address, ready=ready)
-            found = made.to_keep()
-            known[2][network, ready] = found
+            found = made.model_copy(update={"share": share}).to_keep()
+            known[2][network, ready, share] = found
         return found
 
     def _make_endpoint(

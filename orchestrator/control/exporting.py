@@ -129,6 +129,8 @@ def _service(service: ServiceSpec) -> dict[str, Any]:
         "digest": task.image_digest,
         "mode": service.mode,
         "replicas": service.replicas,
+        "schedule": service.schedule.model_dump() if service.schedule is not None else None,
+        "autoscale": service.autoscale.model_dump() if service.autoscale is not None else None,
         "depends_on": sorted(service.depends_on),
         "constraints": list(service.placement.constraints),
         "environment": sorted(task.environment),

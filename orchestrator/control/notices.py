@@ -27,7 +27,6 @@ from orchestrator.control.mirror.records import (
 )
 from orchestrator.control.mirror.released import newest_spec
 from orchestrator.control.mirror.serving import SHOWN, is_leaving
-from orchestrator.control.telling.news import news_of
 from specs.api import Release, Stack
 from specs.node import Node
 from specs.oneoff import OneOff
@@ -35,24 +34,30 @@ from specs.states import FINAL
 from specs.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from orchestrator.control.mirror.cluster import Cluster
-    from orchestrator.control.telling.news import News
     from orchestrator.control.telling.progress import Streams
     from orchestrator.control.wanted import Outgoing
     from specs.base import Model
+    from specs.events import Event
 
 
 class Notices:
     """Turns changes into wake-ups."""
 
     def __init__(
-        self, cluster: Cluster, out: Outgoing, streams: Streams, wake: asyncio.Event
+        self,
+        cluster: Cluster,
+        out: Outgoing,
+        streams: Streams,
+        wake: asyncio.Event,
+        note: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self._cluster = cluster
         self._out = out
         self._streams = streams
+        self._note = note  # has it kept how nodes fare
         self._wake = wake
         self._stacks: set[str] = set(cluster.stacks) | set(cluster.by_stack)
         self._stacks |= {one.stack for one in cluster.oneoffs.values()}
@@ -111,7 +116,7 @@ class Notices:
             condition = self._cluster.conditions.get(node)
             reason = condition.reason if condition is not None else ""
             text = f"node {name} is {status}" + (f": {reason}" if reason else "")
-            self._streams.event(f"node.{status}", text, node=name)
+            self._note(self._streams.happened(f"node.{status}", text, name))
             for task in self._cluster.by_node.get(node, {}).values():
                 stacks.add(task.stack)
                 self._out.forget_service(task.stack, task.service, task.addresses)
@@ -168,7 +173,7 @@ class Notices:
                 self._schedule()
             self._tell_stack(model, gone=new is None)
         elif kind is RELEASES and isinstance(model, Release):
-            self._release(model, gone=new is None)
+            self._release(model)
         elif kind is NODES:
             self._node(old, new)
         elif kind in (NETWORKS, LEASES, VIP):
@@ -223,17 +228,17 @@ class Notices:
                 self._out.forget_service(task.stack, task.service, task.addresses)
                 self._networks |= task.addresses.keys()
 
-    def _release(self, release: Release, *, gone: bool) -> None:
+    def _release(self, release: Release) -> None:
         if release.stack in self._cluster.stacks:
             self.again({release.stack})
+        for task in self._cluster.by_stack.get(release.stack, {}).values():
+            if task.turn == "beside":  # a canary, whose share may be another now
+                self._out.forget_service(task.stack, task.service, task.addresses)
+                self._networks |= task.addresses.keys()
+        if self._networks:
+            self._schedule()
         self._out.forget_stack(release.stack)
         self._streams.moved(release.stack)
-        if not gone:
-            self._streams.event(
-                f"release.{release.state.value}",
-                release.reason or f"release {release.number} is {release.state.value}",
-                stack=release.stack,
-            )
 
     def _node(self, old: Model | None, new: Model | None) -> None:
         before = old if isinstance(old, Node) else None
@@ -254,8 +259,6 @@ class Notices:
         after = new if isinstance(new, Task) else None
         self.again({task.stack})
         self._streams.moved(task.stack)
-        for news in news_of(old, after):
-            self._tell(task, news)
         if task.node is not None:
             self._nodes.add(task.node)
         if _seen_by_others(old) != _seen_by_others(after):
@@ -281,17 +284,6 @@ class Notices:
         for name in (one.task.name, one.service.name):
             self._out.forget_service(one.stack, name, one.addresses)
         self._networks |= one.addresses.keys()
-
-    def _tell(self, task: Task, news: News) -> None:
-        node = self._cluster.nodes.get(task.node or "")
-        self._streams.event(
-            news.kind,
-            news.text,
-            stack=task.stack,
-            service=task.service,
-            task=task.id,
-            node=node.name if node is not None else "",
-        )
 
     def _schedule(self) -> None:
         if not self._flushing:

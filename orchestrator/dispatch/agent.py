@@ -34,6 +34,7 @@ from specs.wire import (
     Hello,
     ImageInfo,
     LeaseQuestion,
+    LeaveCluster,
     LogLine,
     Refused,
     Report,
@@ -69,6 +70,28 @@ def _at(kind: str, name: str, rest: str = "") -> str:
     return f"/v1/{kind}/{quote(name, safe='')}{rest}"
 
 
+@contextlib.asynccontextmanager
+async def talking(
+    connector: aiohttp.BaseConnector, name: str, spelled: Spelled | None = None
+) -> AsyncIterator[AgentClient]:
+    """Yield what talks to the agent that the connector's connections end at.
+
+    At the end whatever is read still is broken off. The connector is the transport's to close:
+    that may be a line that is cut.
+    """
+    async with aiohttp.ClientSession(
+        "http://agent",
+        connector=connector,
+        connector_owner=False,
+        timeout=aiohttp.ClientTimeout(total=None),
+    ) as http:
+        client = AgentClient(http, name, spelled)
+        try:
+            yield client
+        finally:
+            client.end()
+
+
 class AgentClient:
     """``http`` is a session whose connections end at the agent of node ``name``."""
 
@@ -79,7 +102,17 @@ class AgentClient:
         self._spelled = spelled or Spelled()  # all nodes' together
         self._direct = Direct(http)
         self._version = PROTOCOL  # the agent's, once it has said hello
+        self._answers: set[aiohttp.ClientResponse] = set()  # those that are being read
         self.name = name
+
+    def end(self) -> None:
+        """Break off what is being read, before the connections are closed.
+
+        Of a connection that is closed here, aiohttp tells nobody who reads its answer.
+        """
+        for answer in self._answers:
+            answer.content.set_exception(ConnectionError("the connection to it has just ended"))
+        self._direct.close()
 
     async def hello(self) -> Hello:
         status, data = await self._exchange("GET", "/v1/hello", timeout=SHORT)
@@ -121,10 +154,6 @@ class AgentClient:
             async for line in found:
                 read = self._read(Report, line)
                 yield read.value if read.whole else read.value.with_unread(read.notes())
-
-    def close(self) -> None:
-        """End the connection that is kept for the next question."""
-        self._direct.close()
 
     async def _exchange(
         self, method: str, path: str, data: bytes | None = None, *, timeout: float
@@ -325,9 +354,13 @@ class AgentClient:
             await self._check(found)
             return self._decode(LeaseQuestion, await found.read())
 
-    async def leave(self) -> None:
-        async with self._request("POST", "/v1/leave", timeout=LEAVE) as answer:
+    async def leave(self, asked: LeaveCluster | None = None) -> Refused | None:
+        """Have the node forget its cluster; a refusal by the protocol's rules is an answer."""
+        async with self._request("POST", "/v1/leave", body=asked, timeout=LEAVE) as answer:
+            if answer.status == 409:
+                return self._decode(Refused, await answer.read())
             await self._check(answer)
+            return None
 
     async def exec(self, task: str, websocket: WebSocketResponse) -> None:
         """Carry messages both ways until the agent's side or the client's ends."""
@@ -418,7 +451,11 @@ class AgentClient:
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=SHORT),
             ) as answer:
-                yield answer
+                self._answers.add(answer)
+                try:
+                    yield answer
+                finally:
+                    self._answers.discard(answer)
         except (*_ERRORS, *_CLOSED) as exc:
             raise self._lost(exc) from exc
         except LineTooLong as exc:

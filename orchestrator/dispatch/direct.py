@@ -35,8 +35,9 @@ class Direct:
     """``http`` is a session whose connector leads to the agent."""
 
     def __init__(self, http: aiohttp.ClientSession) -> None:
-        self._http = http
+        self._http = http  # of which only the connector is used, and whether it is closed
         self._line: AgentLine | None = None  # kept for the next question, while nobody asks
+        self._open: set[AgentLine] = set()
 
     async def exchange(
         self, method: str, path: str, fields: Mapping[str, str], data: bytes | None
@@ -52,7 +53,7 @@ class Direct:
             with contextlib.suppress(_Unheard):
                 return await self._on(line, asked, again=True)
         elif line is not None:
-            line.close()
+            self._end(line)
         return await self._on(await self._dial(), asked)
 
     @contextlib.asynccontextmanager
@@ -65,30 +66,34 @@ class Direct:
             head = await line.ask(request(method, path, fields, None))
             yield head.status, Body(line, head)
         finally:
-            line.close()
+            self._end(line)
 
     def close(self) -> None:
-        """End the connection that is kept."""
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        """End every connection; who reads from one hears of it."""
+        self._line = None
+        for line in list(self._open):
+            self._end(line)
+
+    def _end(self, line: AgentLine) -> None:
+        self._open.discard(line)
+        line.close()
 
     async def _on(self, line: AgentLine, asked: bytes, *, again: bool = False) -> tuple[int, bytes]:
         try:
             head = await line.ask(asked)
             data = await Body(line, head).read(MAX_ANSWER)
         except aiohttp.ServerDisconnectedError as exc:
-            line.close()
+            self._end(line)
             if again and not line.heard:
                 raise _Unheard from exc
             raise
         except BaseException:
-            line.close()
+            self._end(line)
             raise
         if line.usable and self._line is None and not self._http.closed:
             self._line = line
         else:
-            line.close()
+            self._end(line)
         return head.status, data
 
     async def _dial(self) -> AgentLine:
@@ -105,4 +110,5 @@ class Direct:
         if self._http.closed:
             line.close()
             raise ConnectionError("the connection to it has just ended")
+        self._open.add(line)
         return line

@@ -17,9 +17,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
-import aiohttp
-
-from orchestrator.dispatch.agent import AgentClient
+from orchestrator.dispatch.agent import talking
 from orchestrator.dispatch.behind import Behind, StoreSays, compare
 from orchestrator.dispatch.instructions import Spelled
 from orchestrator.dispatch.session import AgentSession, Certified, Superseded
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
     from aiohttp.web import WebSocketResponse
 
     from orchestrator.contracts import Control, LogQuery, Mirror
+    from orchestrator.dispatch.agent import AgentClient
     from orchestrator.keys.ca import Authority
     from orchestrator.keys.identity import ClusterRecord
     from orchestrator.store.base import Store
@@ -463,15 +462,6 @@ class Dispatcher:
     async def _reach(self, node: Node) -> AsyncIterator[AgentClient]:
         async with (
             self._transport.connect(node) as connector,
-            aiohttp.ClientSession(
-                "http://agent",
-                connector=connector,
-                connector_owner=False,  # the transport ends it, which may be a line that is cut
-                timeout=aiohttp.ClientTimeout(total=None),
-            ) as http,
+            talking(connector, node.name, self._spelled) as client,
         ):
-            client = AgentClient(http, node.name, self._spelled)
-            try:
-                yield client
-            finally:
-                client.close()
+            yield client

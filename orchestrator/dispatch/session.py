@@ -24,7 +24,17 @@ from specs.kit.failpoints import reached
 from specs.kit.turns import OneATurn
 from specs.lease import RENEW
 from specs.states import WANTED
-from specs.wire import HEARTBEAT, PROTOCOL, Hello, Instructions, Objects, Refused, Report, Stamp
+from specs.wire import (
+    HEARTBEAT,
+    PROTOCOL,
+    Hello,
+    Instructions,
+    LeaveCluster,
+    Objects,
+    Refused,
+    Report,
+    Stamp,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,12 +188,20 @@ class AgentSession:
         """
         async with self._telling:
             self._left = True
+            # A number of its own: what is told later is newer than a leave that comes late.
+            self.generation += 1
+            asked = LeaveCluster(stamp=self._stamp.at(self.generation), node=self._node.id)
             try:
-                await self.client.leave()
+                self._check_left(await self.client.leave(asked))
             except BaseException:
                 self._left, self._sent = False, None
                 self._control.changed(self._node.id).set()
                 raise
+
+    def _check_left(self, refused: Refused | None) -> None:
+        if refused is not None:
+            self._refused(refused)
+            raise Unavailable(f"node {self._node.name} does not leave: {refused.message}")
 
     async def _lease(self) -> NoReturn:
         """Answer the node's questions for leases, while there are exclusive services."""

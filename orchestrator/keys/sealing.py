@@ -2,10 +2,10 @@
 
 Wraps any engine behind the store's own interface, so that nothing above knows of it: the mirror
 decodes a record once and keeps it. Sealed are the stacks' specs (``parts``), one-offs, which hold
-theirs, volumes, whose options may have the password of a share, and tasks and releases, which
-name a spec by its hash: who has a guess at a password could try it there. For
-the same reason a part, known by its hash to all others, lies under a keyed one: equal specs are
-still one part, but only with the cluster's key.
+theirs, volumes, whose options may have the password of a share, events, in which a health check
+may have said anything, and tasks and releases, which name a spec by its hash: who has a guess at
+a password could try it there. For the same reason a part, known by its hash to all others, lies
+under a keyed one: equal specs are still one part, but only with the cluster's key.
 
 A sealed value carries the key it belongs to, so one cannot be put in another's place. What an
 older version wrote in the clear is read, and sealed by ``seal_all`` when the store is opened.
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.store.base import Change, Store
 
-SEALED = (keys.PARTS, keys.RELEASES, keys.TASKS, keys.ONEOFFS, keys.VOLUMES)
+SEALED = (keys.PARTS, keys.RELEASES, keys.TASKS, keys.ONEOFFS, keys.VOLUMES, keys.EVENTS)
 _CLEAR = b"{"  # every record is a JSON object, and no sealed value begins like one
 _AT_ONCE = 60  # records sealed in one transaction: two operations for a part
 _BYTES = 1 << 20

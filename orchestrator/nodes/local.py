@@ -11,9 +11,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
-import aiohttp
-
-from orchestrator.dispatch.agent import AgentClient
+from orchestrator.dispatch.agent import talking
 from orchestrator.errors import Conflict, RequestError
 from orchestrator.keys.identity import ClusterRecord
 from specs.node import Node
@@ -74,9 +72,9 @@ async def lost_cluster(transport: LocalTransport, socket_: Path) -> ClusterRecor
         async with (
             asyncio.timeout(PATIENCE),
             transport.connect(Node(id="", name="of this machine")) as connector,
-            aiohttp.ClientSession("http://agent", connector=connector) as http,
+            talking(connector, "of this machine") as client,
         ):
-            held = await AgentClient(http, "of this machine").held()
+            held = await client.held()
             if held.stamp is None or held.me is None or not held.me.home:
                 return None
             log.warning("the state of cluster %s is gone from here", held.stamp.cluster)
@@ -93,9 +91,9 @@ async def _wait(transport: LocalTransport, clock: Clock) -> Hello:
             # One connection for each attempt: a unix socket's connector has no state worth keeping.
             async with (
                 transport.connect(Node(id="", name="of this machine")) as connector,
-                aiohttp.ClientSession("http://agent", connector=connector) as http,
+                talking(connector, "of this machine") as client,
             ):
-                return await AgentClient(http, "of this machine").hello()
+                return await client.hello()
         except RequestError as exc:
             if not told and clock.monotonic() - began > DEADLINE:
                 told = True

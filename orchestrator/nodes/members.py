@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable
 from orchestrator.keys.identity import node_network
@@ -25,10 +25,10 @@ from specs.underlay import candidates, refusal
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
     from orchestrator.contracts import Agents, Mirror
-    from orchestrator.store.base import Store
+    from orchestrator.store.base import Result, Store
     from specs.kit.clock import Clock
     from specs.node import NodeFacts
 
@@ -37,6 +37,25 @@ AGAIN = "when there is room again, corral node rm"
 ROOM = 30.0  # seconds for the store to take that a node is gone which has left
 DRAIN = 120.0  # seconds a node has to become empty before `node rm` gives up
 _LABEL = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,126}[a-zA-Z0-9])?")
+
+
+class NodeTeller(Protocol):
+    """Who keeps what happened (control/telling/journal.py)."""
+
+    def of_nodes(self, old: Node | None, new: Node | None) -> ToldOfNode:
+        """Return what is to be written beside a node's change, by the same transaction."""
+        ...
+
+    def written(self, recorded: Any, revision: int) -> None:
+        """Take note that it was written."""
+        ...
+
+
+class ToldOfNode(Protocol):
+    """What the journal has written for an event."""
+
+    @property
+    def writes(self) -> Sequence[Put | Delete]: ...
 
 
 class Nodes:
@@ -51,8 +70,10 @@ class Nodes:
         pool: str,
         clock: Clock,
         rng: random.Random,
+        journal: NodeTeller | None = None,
     ) -> None:
         self._store = store
+        self._journal = journal
         self._cluster = cluster
         self._agents = agents
         self._pool = pool
@@ -225,7 +246,7 @@ class Nodes:
         until = self._clock.monotonic() + ROOM
         while True:
             try:
-                result = await self._store.txn(writes=(Delete(keys.node(node.id)),))
+                result = await self._txn((), (Delete(keys.node(node.id)),), node, None)
             except StoreUnavailable as exc:
                 if self._clock.monotonic() >= until:
                     why = f"{node.name} has left, and its record cannot be dropped: {exc}"
@@ -261,23 +282,46 @@ class Nodes:
             entry = await self._store.get(keys.node(node_id))
             if entry is None:
                 break
-            node = change(Node.model_validate_json(entry.value))
-            if await self._write(Compare(entry.key, entry.version), node, must=False):
+            known = Node.model_validate_json(entry.value)
+            node = change(known)
+            before = Compare(entry.key, entry.version)
+            if await self._write(before, node, must=False, known=known):
                 return node
         raise Conflict(f"node {node_id} is gone, or changes all the time; try again")
 
     async def _write(
-        self, compare: Compare, node: Node, *, must: bool = True, lost: Node | None = None
+        self,
+        compare: Compare,
+        node: Node,
+        *,
+        must: bool = True,
+        lost: Node | None = None,
+        known: Node | None = None,
     ) -> bool:
         """Write a node, and forget the ``lost`` one with it; say whether that was done."""
         gone = (Delete(keys.node(lost.id)),) if lost is not None else ()
-        result = await self._store.txn((compare,), (*gone, Put(keys.node(node.id), node.encode())))
+        put = Put(keys.node(node.id), node.encode())
+        result = await self._txn((compare,), (*gone, put), known, node)
         if not result.ok:
             if must:
                 raise Conflict(f"node {node.name} was made at the same moment; try again")
             return False
         await self._cluster.reached(result.revision)
         return True
+
+    async def _txn(
+        self,
+        compares: tuple[Compare, ...],
+        writes: tuple[Put | Delete, ...],
+        old: Node | None,
+        new: Node | None,
+    ) -> Result:
+        """Write, and with it what is told of the change."""
+        told = self._journal.of_nodes(old, new) if self._journal is not None else None
+        result = await self._store.txn(compares, (*writes, *(told.writes if told else ())))
+        if self._journal is not None and result.ok:
+            self._journal.written(told, result.revision)
+        return result
 
     def _step(self, node: Node, message: str) -> Progress:
         return Progress(kind="step", time=self._clock.wall(), node=node.name, message=message)

@@ -22,6 +22,8 @@ CONTENTS = "/contents/"  # sealed secret and config versions
 VOLUMES = "/volumes/"
 BOUND_PATHS = "/paths/"
 IDEMPOTENCY = "/idempotency/"
+EVENTS = "/events/"  # what happened: batches by stack (telling/journal.py)
+NO_STACK = "_"  # for events that belong to none; no stack is called so
 
 
 def stack(name: str) -> str:
@@ -83,3 +85,28 @@ def bound_path(stack: str, path: str) -> str:
 
 def idempotency(key: str) -> str:
     return f"{IDEMPOTENCY}{key}"
+
+
+def events(stack: str) -> str:
+    """Return the prefix of a stack's events; "" = of those that belong to none."""
+    return f"{EVENTS}{stack or NO_STACK}/"
+
+
+def event(stack: str, micros: int, count: int) -> str:
+    """Return where so many events of one moment lie: the keys of a stack sort by time."""
+    return f"{events(stack)}{micros:014x}-{count}"
+
+
+def event_id(key: str) -> str:
+    """Return the part of a key that says when."""
+    return key.rpartition("/")[2].partition("-")[0]
+
+
+def event_parts(key: str) -> tuple[str, int, int]:
+    """Return the stack, the microseconds and the count in a key of events; zeros if it has none."""
+    stack, _, rest = key.removeprefix(EVENTS).partition("/")
+    when, _, count = rest.partition("-")
+    try:
+        return ("" if stack == NO_STACK else stack), int(when, 16), int(count)
+    except ValueError:
+        return ("" if stack == NO_STACK else stack), 0, 0

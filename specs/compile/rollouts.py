@@ -49,6 +49,12 @@ def strategy(path: str, raw: Json, verdicts: Verdicts) -> Json:
                 "leave out canary, or update",
             )
         found["canary"] = _canary(f"{path}.x-corral.canary", extension["canary"], verdicts)
+        if found["canary"].weight and mapping(raw.get("deploy")).get("endpoint_mode") == "dnsrr":
+            verdicts.refuse(
+                f"{path}.x-corral.canary.weight",
+                "with endpoint_mode dnsrr clients choose a task themselves: none has a weight",
+                "leave out endpoint_mode, or weight",
+            )
     key = "update" if way == "blue-green" else "canary"
     if found.keys() & {"blue_green", "canary"}:
         what = "a blue-green update runs" if way == "blue-green" else "a canary runs"
@@ -61,14 +67,41 @@ def strategy(path: str, raw: Json, verdicts: Verdicts) -> Json:
     return found
 
 
+def depends_deadlines(path: str, raw: Json, verdicts: Verdicts) -> dict[str, float]:
+    """Return how long the service at ``path`` waits for each that it depends on, if it says so."""
+    value = mapping(raw.get("x-corral")).get("depends_deadline")
+    here = f"{path}.x-corral.depends_deadline"
+    others = mapping(raw.get("depends_on"))
+    if value in (None, ""):
+        return {}
+    if not others:
+        verdicts.refuse(here, "the service depends on nothing", "leave it out, or add depends_on")
+        return {}
+    single = not isinstance(value, dict)
+    found = {}
+    for name, written in (dict.fromkeys(others, value) if single else value).items():
+        where = here if single else f"{here}.{name}"
+        seconds = duration_seconds(written)
+        if name not in others:
+            known = ", ".join(sorted(others))
+            verdicts.refuse(where, f"it does not depend on {name}", f"it depends on {known}")
+        elif not seconds:
+            verdicts.refuse(where, f"{written!r} is not a duration", "write e.g. 30s or 2m")
+            if single:
+                break
+        else:
+            found[name] = seconds
+    return found
+
+
 def _canary(path: str, value: Any, verdicts: Verdicts) -> Canary:
     if not isinstance(value, dict):
         verdicts.refuse(path, f"{value!r} is no canary", "write {replicas: 1, promote: manual}")
         return Canary()
     for key in value:
-        if key not in ("replicas", "promote"):
+        if key not in ("replicas", "weight", "promote"):
             verdicts.refuse(
-                f"{path}.{key}", f"unknown setting `{key}`", "known here: promote, replicas"
+                f"{path}.{key}", f"unknown setting `{key}`", "known here: promote, replicas, weight"
             )
     count = number(value.get("replicas", 1))
     if not count:
@@ -76,16 +109,27 @@ def _canary(path: str, value: Any, verdicts: Verdicts) -> Canary:
             f"{path}.replicas", f"{value.get('replicas')!r} is no count", "write 1 or more"
         )
         count = 1
+    weight = _weight(path, value.get("weight"), verdicts)
+    found = {"replicas": count, "weight": weight}
     words = str(value.get("promote") or "manual").split()
     if words == ["manual"]:
-        return Canary(replicas=count)
+        return Canary.model_validate(found)
     seconds = duration_seconds(words[1]) if len(words) == 2 else None
     if words[0] not in _WAYS or seconds is None:
         verdicts.refuse(f"{path}.promote", f"{value.get('promote')!r} says no time", _PROMOTE)
-        return Canary(replicas=count)
-    return Canary.model_validate(
-        {"replicas": count, "promote": _WAYS[words[0]], "seconds": seconds}
-    )
+        return Canary.model_validate(found)
+    return Canary.model_validate({**found, "promote": _WAYS[words[0]], "seconds": seconds})
+
+
+def _weight(path: str, value: Any, verdicts: Verdicts) -> int:
+    """Return the percent of new connections; 0 where nothing is said of it."""
+    if value is None:
+        return 0
+    percent = number(str(value).removesuffix("%").strip())
+    if percent is None or not 0 < percent < 100:
+        verdicts.refuse(f"{path}.weight", f"{value!r} is no share", "write 1% to 99%")
+        return 0
+    return percent
 
 
 def _single(path: str, raw: Json, verdicts: Verdicts) -> Iterator[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""The keys of ``x-corral.schedule``, and the JSON schema of them."""
+"""The keys of ``x-corral.schedule`` and ``x-corral.autoscale``: the JSON schema of them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,22 @@ SCHEMA: Final[dict[str, Any]] = {
             "additionalProperties": False,
         },
     ]
+}
+
+
+_SHARE: Final = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}
+AUTOSCALE: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "min": {"type": "integer", "minimum": 1},
+        "max": {"type": "integer", "minimum": 1},
+        "cpu": _SHARE,
+        "memory": _SHARE,
+        "cooldown": _SPAN,
+        "hold": _SPAN,
+    },
+    "required": ["max"],
+    "additionalProperties": False,
 }
 
 

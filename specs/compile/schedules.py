@@ -139,6 +139,14 @@ def _beside(path: str, raw: Json, verdicts: Verdicts) -> None:
                 f"what runs by a schedule has no `{key}`: the next iteration is as the file says",
                 "leave it out",
             )
+    extension = mapping(raw.get("x-corral"))
+    for key in ("canary", "update", "keep_old", "depends_deadline", "max_concurrent"):
+        if extension.get(key) is not None:
+            verdicts.refuse(
+                f"{path}.x-corral.{key}",
+                f"`{key}` is of tasks that go on, and this runs by a schedule",
+                "leave it out",
+            )
     if raw.get("ports"):
         verdicts.refuse(
             f"{path}.ports",

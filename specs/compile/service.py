@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
-from specs.compile import jobs, machine, pairs, schedules, security
+from specs.compile import autoscales, jobs, machine, pairs, schedules, security
 from specs.compile.exclusive import exclusive
 from specs.compile.hooks import hooks
 from specs.compile.mounts import MountCompiler
-from specs.compile.rollouts import strategy
+from specs.compile.placing import placed
+from specs.compile.rollouts import depends_deadlines, strategy
 from specs.compile.values import (
     cores,
     exposed,
@@ -22,7 +23,6 @@ from specs.compile.values import (
     listed,
     mapping,
     number,
-    placement,
     size_bytes,
     text,
     texts,
@@ -78,9 +78,12 @@ class SecurityOptions(NamedTuple):
 class ServiceCompiler:
     """Compiles the services of one stack."""
 
-    def __init__(self, stack: str, verdicts: Verdicts, directory: str, level: str) -> None:
+    def __init__(
+        self, stack: str, verdicts: Verdicts, directory: str, level: str, strategy: str
+    ) -> None:
         self.stack = stack
         self.level = level  # of security, where a service names none
+        self.strategy = strategy  # of placing, likewise
         self.verdicts = verdicts
         self.mounts = MountCompiler(verdicts, directory)
 
@@ -103,10 +106,12 @@ class ServiceCompiler:
             image = built_name(self.stack, name)
         elif build is not None and not reference_fault(image) and (why := tag_fault(image)):
             self.verdicts.refuse(f"{path}.image", why, "write the name without its digest")
+        deadlines = depends_deadlines(path, raw, self.verdicts)
         ways = strategy(path, raw, self.verdicts)
+        task = self._task(path, raw, deploy, image, lent)
         return ServiceSpec(
             name=name,
-            task=self._task(path, raw, deploy, image, lent),
+            task=task,
             build=build,
             container_name=raw.get("container_name") or None,
             depends_on={
@@ -115,11 +120,12 @@ class ServiceCompiler:
                         condition=edge.get("condition"),
                         restart=edge.get("restart"),
                         required=edge.get("required"),
+                        deadline=deadlines.get(other),
                     )
                 )
                 for other, edge in mapping(raw.get("depends_on")).items()
             },
-            placement=placement(mapping(deploy.get("placement"))),
+            placement=placed(path, raw, self.strategy, self.verdicts),
             update=jobs.UPDATE
             if jobs.is_job(mode)
             else self._update(
@@ -137,6 +143,7 @@ class ServiceCompiler:
                 mode=mode,
                 replicas=schedules.replicas(schedule, replicas),
                 schedule=schedule,
+                autoscale=autoscales.autoscale(path, raw, task.resources, self.verdicts),
                 max_concurrent=jobs.max_concurrent(path, mode, extension, self.verdicts),
                 endpoint_mode=self._one_of(f"{path}.deploy.endpoint_mode", deploy, ServiceSpec),
             ),

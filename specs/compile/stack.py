@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from specs import bounds, shares, templates
 from specs.compile import addresses, limits, naming, pairs, schedules
+from specs.compile.placing import strategy
 from specs.compile.security import LEVELS
 from specs.compile.service import ServiceCompiler
 from specs.compile.values import given, mapping, number, texts
@@ -58,7 +59,8 @@ class _Compiler:
         pairs.check(self.project, self.verdicts)
         extension = mapping(self.project.get("x-corral"))
         level = self._level(extension)
-        services = ServiceCompiler(self.name, self.verdicts, self.directory, level)
+        way = strategy("x-corral", extension, self.verdicts)
+        services = ServiceCompiler(self.name, self.verdicts, self.directory, level, way)
         named = mapping(self.project.get("services"))
         spec = StackSpec(
             name=self.name,

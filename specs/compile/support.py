@@ -251,6 +251,14 @@ EXTENSIONS: dict[str, Extension] = {
         "default (Docker's), baseline or restricted; without it the stack's",
         {"enum": ["default", "baseline", "restricted"]},
     ),
+    "x-corral.strategy": Extension(
+        "spread (default) or pack: nodes are filled one after the other; a service may differ",
+        {"enum": ["spread", "pack"]},
+    ),
+    "services.*.x-corral.strategy": Extension(
+        "spread or pack (on the fullest node that has room); without it the stack's",
+        {"enum": ["spread", "pack"]},
+    ),
     "services.*.x-corral.on_unhealthy": Extension(
         "restart or keep; policy (default): restart where there is a restart policy",
         {"enum": ["policy", "restart", "keep"]},
@@ -264,6 +272,10 @@ EXTENSIONS: dict[str, Extension] = {
         "see docs/jobs.md",
         schedules.SCHEMA,
     ),
+    "services.*.x-corral.autoscale": Extension(
+        "as many tasks as their CPUs or memory ask for, within bounds: see docs/jobs.md",
+        schedules.AUTOSCALE,
+    ),
     "services.*.x-corral.max_concurrent": Extension(
         "of a replicated-job: how many tasks run at a time; without it all do",
         {"type": "integer", "minimum": 1},
@@ -273,11 +285,13 @@ EXTENSIONS: dict[str, Extension] = {
         {"type": "boolean"},
     ),
     "services.*.x-corral.canary": Extension(
-        "{replicas: N, promote: manual, `after 10m` or `healthy-for 10m`}: see docs/rollouts.md",
+        "{replicas: N, weight: 10%, promote: manual, `after 10m` or `healthy-for 10m`}:"
+        " see docs/rollouts.md",
         {
             "type": "object",
             "properties": {
                 "replicas": {"type": "integer", "minimum": 1},
+                "weight": {"type": ["string", "integer"]},
                 "promote": {"type": "string"},
             },
             "additionalProperties": False,
@@ -286,6 +300,15 @@ EXTENSIONS: dict[str, Extension] = {
     "services.*.x-corral.update": Extension(
         "rolling (default) or blue-green: all new tasks beside the old ones, then traffic at once",
         {"enum": ["rolling", "blue-green"]},
+    ),
+    "services.*.x-corral.depends_deadline": Extension(
+        "how long (2m, or {db: 2m, cache: 10s}) it waits for what it depends on; then `up` fails",
+        {
+            "anyOf": [
+                {"type": ["string", "number"]},
+                {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
+            ]
+        },
     ),
     "services.*.x-corral.keep_old": Extension(
         "how long (10m) the old tasks of a blue-green update stay, ready to go back to",

@@ -218,6 +218,12 @@ class NoZone(ValueError):
     """A time zone that is not known here; the message says why, and what to write."""
 
 
+@lru_cache(maxsize=1024)
+def cron_of(text: str) -> Cron:
+    """Return what ``Cron.parse`` makes of a text: for who asks again and again."""
+    return Cron.parse(text)
+
+
 @lru_cache(maxsize=256)
 def zone_of(name: str) -> dt.tzinfo:
     """Return the time zone with this name (``Europe/Berlin``). Raises NoZone."""

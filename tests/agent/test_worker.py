@@ -26,6 +26,8 @@ from specs.states import Desired, TaskState
 from specs.wire import (
     Content,
     Instructions,
+    LeaseAnswer,
+    LeaveCluster,
     NetworkState,
     NodeSelf,
     Objects,
@@ -84,7 +86,7 @@ class Node:
             look=self.facts,
         )
         self.worker, self.reports, self.holdings = parts.worker, parts.reports, parts.holdings
-        self.listeners = parts.listeners
+        self.listeners, self.leases = parts.listeners, parts.leases
         self.running = asyncio.get_running_loop().create_task(self.worker.run())
         await self.worker.adopted.wait()
 
@@ -567,6 +569,56 @@ async def test_an_erased_task_leaves_no_record_where_records_are_written_again(
         tidied()
     await node.put(named("b"))
     assert [path.name for path in (node.base / "run/records").iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("when", ["its lease is answered", "it is assigned anew"])
+async def test_what_is_heard_of_a_task_while_it_is_erased_writes_no_record(node, monkeypatch, when):
+    await node.put(named("a", exclusive=True), named("b"))
+    await node.until(lambda: node.status("b").ready and node.status("a").state == "prepared")
+    forget_again = node.journal.forget_again
+
+    def heard(task: str) -> None:
+        forget_again(task)
+        if when == "its lease is answered":
+            stamp = Stamp(cluster="c", epoch=1, generation=node.generation)
+            node.leases.answered(LeaseAnswer(stamp=stamp, question=1, tasks={"a": "it waits"}))
+
+    monkeypatch.setattr(node.journal, "forget_again", heard)
+    await node.put(named("a", "removed", exclusive=True), named("b"))
+    await node.until(lambda: "a" in node.reports.full().gone)
+    if when == "it is assigned anew":
+        await node.put(named("a", "removed", exclusive=True).with_restart(2), named("b"))
+    await asyncio.sleep(1.0)
+    await node.put(named("b"), remove=["a"])
+    await asyncio.sleep(1.0)
+    assert [path.name for path in (node.base / "run/records").iterdir()] == ["b"]
+
+
+LATE = {
+    "of another cluster": ({"cluster": "other"}, {}, "cluster"),
+    "of an older epoch": ({"epoch": 1}, {}, "epoch"),
+    "of before it was told to stay": ({"generation": 1}, {}, "base"),
+    "of before it was added again": ({}, {"node": "before"}, "base"),
+}
+
+
+@pytest.mark.parametrize("case", LATE)
+async def test_to_leave_is_refused_where_it_comes_late(node, case):
+    stamp, who, reason = LATE[case]
+    await node.put(named("a"))
+    newer = Stamp(cluster="c", epoch=2, generation=3)
+    asked = Instructions(
+        stamp=newer, me=NodeSelf(node="n", name="n"), put=Objects(tasks=node.tasks)
+    )
+    assert not isinstance(await node.worker.accept(asked), Refused)
+    await node.until(lambda: node.status("a").ready)
+    late = LeaveCluster(stamp=newer.model_copy(update=stamp), node=who.get("node", "n"))
+    refused = await node.worker.leave(late)
+    assert isinstance(refused, Refused)
+    assert refused.reason == reason
+    assert node.status("a").ready
+    assert await node.worker.leave(LeaveCluster(stamp=newer.at(4), node="n")) == []
+    assert await node.worker.leave(LeaveCluster(stamp=newer.at(4), node="n")) == [], "again"
 
 
 async def test_leave_takes_everything_and_forgets_the_cluster(node):

@@ -27,6 +27,7 @@ SUBJECTS = {
     "cluster": "Three hosts over SSH",
     "config": "corral config",
     "once": "A command once",
+    "placing": "What the scheduler places",
     "verdict": "What the verdict of `up` costs",
 }
 LIMIT = 600.0  # seconds for everything; what would begin later is left out and said

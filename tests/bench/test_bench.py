@@ -2,7 +2,9 @@
 
 import importlib
 
-from tests.bench import docs, stations
+import pytest
+
+from tests.bench import docs, placing, stations
 from tests.bench.hosts import KINDS, _kind
 from tests.bench.machine import spread, table
 
@@ -57,3 +59,13 @@ def test_stations_stand_in_the_order_they_began_with_what_they_took():
         ["2.0", "2.5", "1", "b", "part"],
         ["20.0", "the", "command", "has", "ended"],
     ]
+
+
+@pytest.mark.parametrize("name", placing.CASES)
+def test_every_case_of_placing_is_answered(name):
+    case = placing.CASES[name]
+    tasks = case.make(20)[:300]
+    found = {"tasks": len(tasks), "seconds": [placing._once(placing.fleet(20), tasks)], "memory": 1}
+    assert placing.report({"cases": {name: found}}).count("\n") == 2
+    slow = {**found, "seconds": [1e9]}
+    assert bool(placing.verdict({"cases": {name: slow}})) == bool(case.goal)

@@ -84,7 +84,7 @@ def test_an_interrupted_update_offers_what_undoes_it_and_no_more(corral):
     code, _, err = command.finish(90)
     assert code == 130
     assert f"Release {before} is what ran before" in err
-    assert "put the file back as it was and run corral up -d" in err
+    assert "to undo this one, corral rollback" in err
     assert "corral down would remove the whole stack" in err
     corral.compose(QUICK)
     corral("up", "-d", "--remove-orphans")

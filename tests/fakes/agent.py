@@ -36,6 +36,7 @@ from specs.wire import (
     ExecRequest,
     ImageInfo,
     Instructions,
+    LeaveCluster,
     LogLine,
     NodeSelf,
     Refused,
@@ -82,6 +83,7 @@ class FakeAgent:
     left: int = 0
     leaving: asyncio.Event | None = None  # until it is set, leaving takes time
     stays: str = ""  # why it cannot leave
+    asked_to_leave: LeaveCluster | None = None  # as it was asked last
     unkept: str = ""  # why its disk keeps no instructions
     speaks: int = PROTOCOL  # the version of the wire it tells
     exec_requests: list[ExecRequest] = field(default_factory=list)
@@ -363,13 +365,18 @@ class FakeAgent:
         self.removed_volumes.append(request.match_info["name"])
         return web.Response(status=204)
 
-    async def _leave(self, _: web.Request) -> web.Response:
+    async def _leave(self, request: web.Request) -> web.Response:
         self.left += 1
+        data = await request.read()
+        asked = LeaveCluster.model_validate_json(data) if data else None
+        self.asked_to_leave = asked
         if self.leaving is not None:
             await self.leaving.wait()
         if self.stays:
             return _problem(503, self.stays)
-        await self.simulated.leave()
+        left = await self.simulated.leave(asked)
+        if isinstance(left, Refused):
+            return web.json_response(left.model_dump(mode="json"), status=409)
         return web.Response(status=204)
 
 

@@ -6,19 +6,23 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from specs.api import ReleaseRow, Rescaled, Restarted, Started
+from specs.api import ReleaseRow, Rescaled, Restarted, RolledBack, Started
 from specs.inside import Forgotten, Paused
 from specs.node import Node, NodeCondition
 from specs.objects import ContentRows, MadeObject, NetworkRows, VolumeRows
 from specs.oneoff import ActedOn, OneOffProgress
+from specs.plans import Plan
 from specs.schedule import ScheduleActed, ScheduleRow
 from specs.states import ReleaseState
+from specs.why import Why
 from specs.wire import NodeSelf, Objects
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from specs.api import Deploy, Event, Progress, Release, Restart, Stack, Start
+    from orchestrator.contracts import EventQuery
+    from specs.api import Deploy, Progress, Release, Restart, Stack, Start
+    from specs.events import Event
     from specs.oneoff import ActOnOneOffs, OneOff, StartOneOff
     from specs.schedule import ActOnSchedule, Schedule
     from specs.stack import StackSpec
@@ -115,6 +119,8 @@ class FakeControl:
         self.acknowledgements: list[tuple[str, int]] = []
         self.progress_lines: list[Progress] = []
         self.event_queue: asyncio.Queue[Event] = asyncio.Queue()
+        self.event_queries: list[EventQuery] = []
+        self.noted: list[Event] = []
         self.error: Exception | None = None
         self.arriving: list[Callable[[], object]] = []  # what comes of deploys under way
         self._changed: dict[str, asyncio.Event] = {}
@@ -139,13 +145,21 @@ class FakeControl:
         self._called("deploy", stack, request)
         return ReleaseRow(stack=stack, number=1, state=ReleaseState.PENDING)
 
+    async def plan(self, stack: str, request: Deploy) -> Plan:
+        self._called("plan", stack, request)
+        return Plan(stack=stack, next=1)
+
     async def arrived(self, stack: str) -> None:
         for arrive in self.arriving:
             arrive()
 
-    async def scale(self, stack: str, services) -> Rescaled:
+    async def scale(self, stack: str, services, by=None) -> Rescaled:
         self._called("scale", stack, dict(services))
         return Rescaled()
+
+    async def rollback(self, stack: str, asked) -> RolledBack:
+        self._called("rollback", stack, asked)
+        return RolledBack(stack=stack, number=9, state=ReleaseState.PENDING, to=asked.to or 1)
 
     async def restart(self, stack: str, request: Restart) -> Restarted:
         self._called("restart", stack, request.services, request.timeout)
@@ -216,11 +230,19 @@ class FakeControl:
         for line in self.progress_lines:
             yield line
 
-    async def events(self, stack: str | None) -> AsyncIterator[Event]:
-        while True:
+    async def events(self, query: EventQuery) -> AsyncIterator[Event]:
+        self.event_queries.append(query)
+        while query.follow:
             event = await self.event_queue.get()
-            if stack in (None, event.stack):
+            if query.stack in (None, event.stack):
                 yield event
+
+    async def why(self, name: str, stack: str) -> Why:
+        self._called("why", name, stack)
+        return Why(what="service", name=name, stack=stack, answer=f"{name}: 1 of 1 serve")
+
+    def note(self, event: Event) -> None:
+        self.noted.append(event)
 
     def wanted(self, node_id: str) -> tuple[NodeSelf, Objects]:
         return NodeSelf(node=node_id, name=node_id), self.wants.get(node_id, Objects())

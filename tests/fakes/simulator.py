@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         Instructions,
         LeaseAnswer,
         LeaseQuestion,
+        LeaveCluster,
         Refused,
         Report,
     )
@@ -498,8 +499,8 @@ class SimulatedNode:
     def reports(self, *, silence: float, heartbeat: float = HEARTBEAT) -> AsyncIterator[Report]:
         return self._reports.stream(heartbeat)
 
-    async def leave(self) -> list[str]:
-        return await self._worker.leave()
+    async def leave(self, asked: LeaveCluster | None = None) -> list[str] | Refused:
+        return await self._worker.leave(asked)
 
     def say_facts(self, facts: NodeFacts) -> None:
         """Have the machine changed, and the agent see it now instead of at its next look."""

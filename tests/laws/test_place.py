@@ -152,6 +152,26 @@ def test_preferences_spread_over_branches_before_nodes(zones, replicas):
     assert max(levels) - min(levels) <= 1, "law: zones get equal numbers"
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 7), st.integers(1, 5), st.integers(1, 20), st.integers(0, 3))
+def test_what_is_packed_takes_no_node_more_than_it_needs(count, fit, replicas, seed):
+    view = cluster([{"cpus": 4.0, "memory": 5 * GIB}] * count)
+    group = {"count": replicas, "memory": 5 * GIB // fit, "pack": True}
+    pending = tasks([group, {"count": 1, "memory": GIB, "pack": True}])
+    result = place(view, pending, seed)
+    found = Counter(node for task, node in result.assigned.items() if task.startswith("t0"))
+    assert len(found) == min(count, -(-replicas // fit)), "law: as few nodes as there can be"
+    assert len([n for n in found.values() if n < fit]) <= 1, "law: all but one are full"
+
+
+def test_what_reserves_nothing_is_packed_until_a_node_counts_as_full():
+    view = cluster([{"cpus": 1.0, "memory": 5 * GIB}] * 3)
+    result = place(view, tasks([{"count": 45, "pack": True}]), 0)
+    assert sorted(Counter(result.assigned.values()).values()) == [5, 20, 20]
+    result = place(view, tasks([{"count": 63, "pack": True}]), 0)
+    assert sorted(Counter(result.assigned.values()).values()) == [21, 21, 21]
+
+
 def test_nothing_pending_means_nothing_moves():
     assert place(cluster([{}] * 3), []).assigned == {}
 

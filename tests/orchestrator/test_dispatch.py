@@ -33,9 +33,11 @@ from specs.wire import (
     BuildImage,
     Hello,
     Instructions,
+    LeaveCluster,
     LogLine,
     Objects,
     Peer,
+    Refused,
     Report,
     ResolveImage,
     Stamp,
@@ -764,3 +766,6 @@ async def test_a_node_that_would_not_leave_is_told_its_whole_set_again(world):
     await world.agent.instructed(told + 1)
     assert world.agent.received[told].base is None
     assert set(world.agent.objects.tasks) == {"t1"}
+    late = LeaveCluster(stamp=world.agent.asked_to_leave.stamp, node="n1")
+    refused = await world.agent.simulated.leave(late)
+    assert isinstance(refused, Refused), "that it stays is newer than a leave that comes late"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scheduler.place import place
-from scheduler.view import Fleet, Home, HostPort, NodeView, Pending
+from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
 
 GIB = 1 << 30
 ROOM = {"status": "ready", "cpus": 4.0, "memory": 4 * GIB}
@@ -54,3 +54,23 @@ def test_the_big_one_is_placed_before_the_small_ones():
     placed = place(fleet, (*small, big))
     assert "z" in placed.assigned
     assert len(placed.refused) == 1
+
+
+def test_a_zone_whose_node_is_full_keeps_what_it_has_in_the_count():
+    full = NodeUse(memory=4 * GIB, tasks=2, services={"s/a": 2}, specs={"a": 2})
+    one = NodeUse(tasks=1, services={"s/a": 1}, specs={"a": 1})
+    nodes = {
+        "n1": NodeView(id="n1", name="n1", labels={"zone": "a"}, use=full, **ROOM),
+        "n2": NodeView(id="n2", name="n2", labels={"zone": "a"}, **ROOM),
+        "n3": NodeView(id="n3", name="n3", labels={"zone": "b"}, use=one, **ROOM),
+    }
+    task = Pending(**FREE, memory=GIB, preferences=("node.labels.zone",))
+    assert place(Fleet(nodes), [task]).assigned == {"a": "n3"}
+
+
+def test_what_asks_different_things_is_not_placed_as_if_it_asked_the_same():
+    """The spec of a task is the same when only the constraints of its service changed."""
+    fleet = Fleet({n: NodeView(id=n, name=n, **ROOM) for n in ("n1", "n2")})
+    here = Pending(task="b", service="s/a", spec_hash="a", constraints=("node.id == n2",))
+    there = Pending(task="a", service="s/a", spec_hash="a", constraints=("node.id == n1",))
+    assert place(fleet, (here, there)).assigned == {"a": "n1", "b": "n2"}

@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default="1-10", help="A-B, or several with commas")
     parser.add_argument("--length", type=float, default=LENGTH, help="simulated seconds of faults")
     parser.add_argument("--only", help="of --seed only the events with these numbers")
+    parser.add_argument("--exclusive", action="store_true", help="with a service that runs once")
     parser.add_argument("--trace", action="store_true", help="with all that happened, and logs")
     parser.add_argument("--shrink", action="store_true", help="drop events while it still fails")
     parser.add_argument("--counts", type=Path, help="a file to go on from, and to write to")
@@ -44,7 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _one(given: argparse.Namespace) -> int:
     only = None if given.only is None else {int(n) for n in given.only.split(",") if n}
-    found = run(given.seed, length=given.length, only=only, log=given.trace)
+    found = run(
+        given.seed,
+        length=given.length,
+        only=only,
+        log=given.trace,
+        exclusive=_exclusive(given),
+    )
     if given.trace:
         print("\n".join(found.trace))
     for event in found.events:
@@ -56,13 +63,18 @@ def _one(given: argparse.Namespace) -> int:
     return 1 if found.broken else 0
 
 
+def _exclusive(given: argparse.Namespace) -> bool:
+    return given.exclusive or bool(given.mutant and mutants.ALL[given.mutant].exclusive)
+
+
 def _shrunk(found: Outcome, given: argparse.Namespace) -> None:
-    least = shrink(found, length=given.length)
+    least = shrink(found, length=given.length, exclusive=_exclusive(given))
     print(f"{len(least.events)} of {len(found.events)} events are enough:")
     for event in least.events:
         print(f"  {event}")
     only = ",".join(str(event.number) for event in least.events)
     more = "" if given.length == LENGTH else f" --length {given.length:g}"
+    more += " --exclusive" if given.exclusive else ""
     more += f" --mutant {given.mutant}" if given.mutant else ""
     print(f"python -m tests.sim --seed {found.seed}{more} --only {only!r} --trace")
 
@@ -87,7 +99,7 @@ def _many(given: argparse.Namespace) -> int:
             continue
         if given.until is not None and time.monotonic() - began > given.until:
             break
-        found = run(seed, length=given.length)
+        found = run(seed, length=given.length, exclusive=_exclusive(given))
         counts["seeds"] += 1
         counts["last"] = seed
         counts["simulated"] = round(counts["simulated"] + found.simulated, 1)

@@ -398,6 +398,7 @@ class Faults:
     def heal(self) -> None:
         """Take away every fault at once."""
         world = self.world
+        world.healing = True
         for host in world.hosts:
             self._link(host).set(cut_to=False, cut_from=False, loss=0.0, late=0.0, twice=0.0)
             host.disk.full = host.disk.failing = False

@@ -524,6 +524,7 @@ class SimHost:
         self.leases = SimLeases(self)
         self.kernel: Wanted | None = None
         self.histories: dict[str, reach.History] = {}  # node -> what its echoes say
+        self.met: set[str] = set()  # machines that answered it, this boot
 
     @property
     def boot_id(self) -> str:
@@ -637,6 +638,8 @@ class SimHost:
             now, peers = self.world.now, self.kernel.peers if self.kernel is not None else {}
             for node, peer in peers.items():
                 answers = self.world.host(peer.name).on
+                if answers:
+                    self.met.add(peer.name)
                 before = self.histories.get(node, reach.History())
                 if answers and before.row_since is not None and not (before.missed or before.lost):
                     continue  # one more answer in the row moves only when the last probe was

@@ -251,7 +251,10 @@ class Laws:
                     self.rebooted.add((found.task, found.run))
 
     def left(self, host: SimHost) -> None:
-        """The machine is no member any more."""
+        """The machine is no member any more: neither it nor the others know each other."""
+        host.met.clear()
+        for other in self.world.hosts:
+            other.met.discard(host.name)
         self.highest.pop(host.name, None)
         self.forgets(host)
         self.leaving.discard(host.name)
@@ -498,19 +501,19 @@ class Laws:
         lost = self.absent.unserved(self.calm)
         if lost and not stack.asking and self.world.now - stack.touched > 30:
             self.broke("an absent agent serves on", lost)
-        dead = {h.name: h for h in self.world.hosts if not h.on and h.off_for > DEAD}
+        dead = {h.name for h in self.world.hosts if not h.on and h.off_for > DEAD}
         if not dead:
             return
         for host in self.world.hosts:
             if not host.on or host.agent is None or host.agent_since > self.world.now - DEAD:
                 continue
-            # At most half of the peers are taken out; who was dead at the boot is not judged.
-            gone = {n for n, h in dead.items() if h.off_since > host.on_since}
-            if len(gone) < len(dead) or len(dead) > 2:
+            # At most half of the peers are taken out; who never answered this machine is not
+            # judged (as the product says): it died before this one was on, or was told of it.
+            if len(dead) > 2 or not dead <= host.met:
                 continue
             for key, nodes in host.traffic_to().items():
-                if dead.keys() & nodes and nodes - dead.keys():
-                    who = min(dead.keys() & nodes)
+                if dead & nodes and nodes - dead:
+                    who = min(dead & nodes)
                     self.broke("the dead get no traffic", f"{host.name} sends {key} to {who}")
 
 

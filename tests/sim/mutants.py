@@ -33,6 +33,7 @@ class Mutant:
     what: str
     make: Callable[[Any], Any]
     seeds: tuple[int, ...] = tuple(range(1, 41))
+    exclusive: bool = False  # it needs a service of which never two copies run
 
 
 def _seen_as_well(real: Any) -> Any:
@@ -161,6 +162,19 @@ def _stops_first(real: Any) -> Any:
     return lambda tasks: list(reversed(real(tasks)))
 
 
+def _from_the_answer(real: Any) -> Any:
+    def made(self: Any, question: int, *more: Any) -> Any:
+        if question in self.asked:
+            self.asked[question] = more[-1]
+        return real(self, question, *more)
+
+    return made
+
+
+def _whoever_answers(real: Any) -> Any:
+    return lambda self, asked_at, yes, now: real(self, asked_at, self.members, now)
+
+
 PLAN = "orchestrator.control.planning"
 ALL: dict[str, Mutant] = {
     "a1-brake-kills": Mutant(
@@ -253,6 +267,18 @@ ALL: dict[str, Mutant] = {
     "wrong-copy-kept": Mutant(
         "scheduler.reconcile:best_first", "of two copies the worse one stays", _stops_first
     ),
+    "lease-from-the-answer": Mutant(
+        "specs.lease:NodeLeases.answered",
+        "a node counts its lease from the answer",
+        _from_the_answer,
+        exclusive=True,
+    ),
+    "lease-by-nobodys-word": Mutant(
+        "specs.lease:NodeLeases.vouched_for",
+        "a node goes on whatever the other members say",
+        _whoever_answers,
+        exclusive=True,
+    ),
 }
 
 
@@ -293,7 +319,7 @@ def catch(name: str, *, length: float = LENGTH) -> Outcome | None:
     """Return the first outcome in which a law notices the defect; None = it lives."""
     with planted(name):
         for seed in ALL[name].seeds:
-            found = run(seed, length=length)
+            found = run(seed, length=length, exclusive=ALL[name].exclusive)
             if found.broken is not None:
                 return found
     return None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 MOST_RUNS = 120
 
 
-def shrink(found: Outcome, *, length: float) -> Outcome:
+def shrink(found: Outcome, *, length: float, exclusive: bool = False) -> Outcome:
     """Return the outcome of the fewest events found; at most MOST_RUNS runs are made."""
     assert found.broken is not None
     law, best, runs = found.broken.law, found, 0
@@ -25,7 +25,7 @@ def shrink(found: Outcome, *, length: float) -> Outcome:
             if len(fewer) == len(numbers) or runs >= MOST_RUNS:
                 continue
             runs += 1
-            again = run(found.seed, length=length, only=fewer)
+            again = run(found.seed, length=length, only=fewer, exclusive=exclusive)
             if again.broken is not None and again.broken.law == law:
                 numbers, best, dropped = fewer, again, True
                 break

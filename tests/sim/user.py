@@ -263,8 +263,12 @@ class Users:
         self.availability[name] = availability
 
     async def remove_node(self, name: str) -> None:
-        """node rm, until it says that it is gone; a node that cannot be emptied stays."""
-        if name in self.away:
+        """node rm, until it says that it is gone; a node that cannot be emptied stays.
+
+        That takes two minutes, and who waited for another command meanwhile did not ask yet:
+        nothing was acknowledged. So nobody begins with it once all is to be well.
+        """
+        if name in self.away or self.world.healing:
             return
 
         async def remove(controller: Controller) -> bool:

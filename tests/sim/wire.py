@@ -30,6 +30,7 @@ from specs.wire import (
     Hello,
     Instructions,
     LeaseAnswer,
+    LeaveCluster,
     Refused,
     ResolvedImage,
     ResolveImage,
@@ -280,7 +281,10 @@ async def _serve(  # noqa: PLR0911 - a table of routes
                 raise Later(f"the registry of {wanted.image} does not answer")
             return 200, ResolvedImage(image=wanted.image, digest=f"sha256:{wanted.image}").encode()
         case "POST", "/v1/leave":
-            left = await agent.parts.worker.leave()
+            asked_by = LeaveCluster.model_validate_json(body) if body else None
+            left = await agent.parts.worker.leave(asked_by)
+            if isinstance(left, Refused):
+                return 409, left.encode()
             if left:
                 raise Later(f"{', '.join(left)} would not go")
             return 204, b""

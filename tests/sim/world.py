@@ -72,6 +72,7 @@ class World:
         self.store = StoreDisk()
         self.backups: list[tuple[float, StoreDisk]] = []
         self.controller_wanted = True
+        self.healing = False  # the faults are over
         self.rewound = False  # the store was an older one at some time
         self.undecided = False  # it is, and nobody has decided what to do
         self.deciding = False

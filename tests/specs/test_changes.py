@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from specs.autoscale import AutoscaleSpec
 from specs.changes import changes
 from specs.compile.stack import compile_stack
 from specs.schedule import ScheduleSpec
@@ -60,6 +61,21 @@ CASES: dict[tuple[str, str], list[str]] = {
         "+ depends_on.b.condition: service_started",
         "+ depends_on.b.restart: no",
         "+ depends_on.b.required: yes",
+    ],
+    (
+        "image: a",
+        "image: a\ndepends_on: [b]\nx-corral: {update: blue-green, depends_deadline: 2m}",
+    ): [
+        "+ depends_on.b.condition: service_started",
+        "+ depends_on.b.restart: no",
+        "+ depends_on.b.required: yes",
+        "+ x-corral.update: blue-green",
+        "+ x-corral.keep_old: 600 s",
+        "+ x-corral.depends_deadline.b: 120 s",
+    ],
+    ("image: a", "image: a\nx-corral: {canary: {replicas: 2, promote: after 30s}}"): [
+        "+ x-corral.canary.replicas: 2",
+        "+ x-corral.canary.promote: after 30 s",
     ],
     ("image: a", "image: a\ndeploy: {update_config: {order: start-first}}"): [
         "~ deploy.update_config.order: stop-first -> start-first"
@@ -157,6 +173,7 @@ SPECIAL = {
     "healthcheck": Healthcheck(test=("CMD", "x")),
     "build": BuildSpec(context="/x"),
     "network_mode": "none",
+    "autoscale": AutoscaleSpec(most=5, cpu=0.7),
     "schedule": ScheduleSpec(cron="0 2 * * *"),
 }
 

@@ -110,6 +110,146 @@ def test_a_job_is_never_run_again_because_it_completed():
     assert not problems
 
 
+SCALED = "services.a.x-corral.autoscale"
+
+
+@pytest.mark.parametrize(
+    ("autoscale", "more", "path"),
+    [
+        ("often", {}, SCALED),
+        ({"cpu": "70%"}, {}, SCALED),  # no max
+        ({"max": 5}, {}, SCALED),  # nothing to go by
+        ({"max": 2, "min": 3, "cpu": 70}, {}, f"{SCALED}.max"),
+        ({"max": 0, "cpu": 70}, {}, f"{SCALED}.max"),
+        ({"max": 3001, "cpu": 70}, {}, f"{SCALED}.max"),
+        ({"max": 5, "min": True, "cpu": 70}, {}, f"{SCALED}.min"),
+        ({"max": 5, "cpu": "much"}, {}, f"{SCALED}.cpu"),
+        ({"max": 5, "cpu": 0}, {}, f"{SCALED}.cpu"),
+        ({"max": 5, "memory": "80%"}, {}, f"{SCALED}.memory"),  # of what
+        ({"max": 5, "cpu": 70, "connections": 50}, {}, f"{SCALED}.connections"),
+        ({"max": 5, "cpu": 70, "cooldown": "soon"}, {}, f"{SCALED}.cooldown"),
+        ({"max": 5, "cpu": 70}, {"deploy": {"mode": "global"}}, SCALED),
+        ({"max": 5, "cpu": 70}, {"deploy": {"mode": "replicated-job"}}, SCALED),
+        ({"max": 5, "cpu": 70}, {"container_name": "x"}, "services.a.container_name"),
+    ],
+)
+def test_a_scaling_that_makes_no_sense_is_refused_by_its_key(autoscale, more, path):
+    service = {"image": "x", "x-corral": {"autoscale": autoscale}, **more}
+    assert path in {p for p, _ in refusals({"a": service})}
+
+
+def test_what_autoscale_says():
+    said = {"min": 2, "max": 10, "cpu": "70%", "memory": 80, "cooldown": "2m", "hold": 60}
+    service = {"image": "x", "mem_limit": "100m", "x-corral": {"autoscale": said}}
+    made = stack({"a": service})[0].services["a"].autoscale
+    assert made.model_dump() == {
+        "least": 2,
+        "most": 10,
+        "cpu": 0.7,
+        "memory": 0.8,
+        "cooldown": 120.0,
+        "hold": 60.0,
+    }
+
+
+NIGHTLY = {"cron": "0 2 * * *"}
+TIMED = "services.a.x-corral.schedule"
+
+
+@pytest.mark.parametrize(
+    ("service", "path"),
+    [
+        ({"x-corral": {"schedule": "0 2 * *"}}, TIMED),
+        ({"x-corral": {"schedule": "0 0 30 2 *"}}, TIMED),
+        ({"x-corral": {"schedule": 5}}, TIMED),
+        ({"x-corral": {"schedule": {}}}, f"{TIMED}.cron"),
+        ({"x-corral": {"schedule": {"cron": "61 * * * *"}}}, f"{TIMED}.cron"),
+        ({"x-corral": {"schedule": {**NIGHTLY, "timezone": "Mars/Base"}}}, f"{TIMED}.timezone"),
+        ({"x-corral": {"schedule": {**NIGHTLY, "overlap": "maybe"}}}, f"{TIMED}.overlap"),
+        ({"x-corral": {"schedule": {**NIGHTLY, "missed": "all"}}}, f"{TIMED}.missed"),
+        (
+            {"x-corral": {"schedule": {**NIGHTLY, "missed_within": "soon"}}},
+            f"{TIMED}.missed_within",
+        ),
+        ({"x-corral": {"schedule": {**NIGHTLY, "keep": 0}}}, f"{TIMED}.keep"),
+        ({"x-corral": {"schedule": {**NIGHTLY, "keep": 101}}}, f"{TIMED}.keep"),
+        ({"x-corral": {"schedule": {**NIGHTLY, "jitter": "1d"}}}, f"{TIMED}.jitter"),
+        ({"x-corral": {"schedule": {"cron": "* * * * *", "jitter": 60}}}, f"{TIMED}.jitter"),
+        ({"x-corral": {"schedule": {**NIGHTLY, "deadline": "x"}}}, f"{TIMED}.deadline"),
+        ({"x-corral": {"schedule": {**NIGHTLY, "colour": "red"}}}, f"{TIMED}.colour"),
+        (
+            {"x-corral": {"schedule": "@daily"}, "deploy": {"mode": "replicated-job"}},
+            "services.a.deploy.mode",
+        ),
+        (
+            {"x-corral": {"schedule": "@daily"}, "deploy": {"replicas": 2}},
+            "services.a.deploy.replicas",
+        ),
+        ({"x-corral": {"schedule": "@daily"}, "scale": 2}, "services.a.scale"),
+        (
+            {"x-corral": {"schedule": "@daily"}, "deploy": {"update_config": {"delay": "1s"}}},
+            "services.a.deploy.update_config",
+        ),
+        ({"x-corral": {"schedule": "@daily"}, "ports": [{"target": 80}]}, "services.a.ports"),
+        (
+            {"x-corral": {"schedule": "@daily", "canary": {"replicas": 1}}},
+            "services.a.x-corral.canary",
+        ),
+        (
+            {"x-corral": {"schedule": "@daily", "update": "blue-green"}},
+            "services.a.x-corral.update",
+        ),
+        (
+            {"x-corral": {"schedule": "@daily", "depends_deadline": "5m"}},
+            "services.a.x-corral.depends_deadline",
+        ),
+        ({"x-corral": {"schedule": "@daily"}, "container_name": "x"}, "services.a.container_name"),
+        (
+            {"x-corral": {"schedule": "@daily", "exclusive": True}},
+            "services.a.x-corral.exclusive",
+        ),
+    ],
+)
+def test_a_schedule_is_refused_by_its_key(service, path):
+    assert path in {p for p, _ in refusals({"a": {"image": "x", **service}})}
+
+
+def test_nothing_waits_for_what_runs_at_its_times():
+    timed = {"image": "x", "x-corral": {"schedule": "@daily"}}
+    edge = {"depends_on": {"a": {"condition": "service_completed_successfully"}}}
+    found = refusals({"a": timed, "b": {"image": "x", **edge}})
+    assert {p for p, _ in found} == {"services.b.depends_on.a"}
+
+
+def test_what_a_schedule_says():
+    schedule = {
+        "cron": "30 3 * * sun",
+        "timezone": "Europe/Berlin",
+        "jitter": "5m",
+        "overlap": "replace",
+        "missed": "skip",
+        "missed_within": "2h",
+        "keep": 9,
+        "deadline": 90,
+        "paused": True,
+    }
+    timed = {"image": "x", "restart": "always", "x-corral": {"schedule": schedule}}
+    spec, problems = stack({"a": timed, "b": {"image": "x", "x-corral": {"schedule": "@daily"}}})
+    made = spec.services["a"]
+    assert made.replicas == 0
+    assert made.task.restart.condition == "on-failure"
+    assert [p.path for p in problems] == ["services.a.restart"]
+    assert made.schedule.model_dump() == {
+        **schedule,
+        "jitter": 300.0,
+        "missed_within": 7200.0,
+        "deadline": 90.0,
+    }
+    plain = spec.services["b"].schedule
+    assert (plain.cron, plain.timezone, plain.overlap) == ("@daily", "UTC", "forbid")
+    assert (plain.missed, plain.missed_within, plain.keep) == ("run-once", 3600.0, 5)
+
+
 @pytest.mark.parametrize("word", ["allways", "True", "on_failure", "ANY", "on-failure-3", "-"])
 def test_other_restart_words_are_refused_in_either_place(word):
     service = {"image": "x", "restart": word}
@@ -176,6 +316,12 @@ def test_a_protocol_is_one_in_any_case(written, meant):
         ({"x-corral": {"colour": "red"}}, "services.a.x-corral.colour"),
         ({"x-corral": {"on_unhealthy": "panic"}}, "services.a.x-corral.on_unhealthy"),
         ({"x-corral": {"on_reboot": "restart"}}, "services.a.x-corral.on_reboot"),
+        ({"x-corral": {"strategy": "binpack"}}, "services.a.x-corral.strategy"),
+        ({"x-corral": {"strategy": True}}, "services.a.x-corral.strategy"),
+        (
+            {"deploy": {"mode": "global"}, "x-corral": {"strategy": "pack"}},
+            "services.a.x-corral.strategy",
+        ),
         ({"x-corral": {"on_reboot": False}}, "services.a.x-corral.on_reboot"),
     ],
 )
@@ -347,3 +493,30 @@ def test_origins_arrive_as_positions():
     deploy = Deploy.model_validate({"key": "k", "project": {}, "origins": sent})
     assert deploy.origins == {"services.a": Position("a:b.yaml", 2, 3)}
     assert json.loads(deploy.encode())["origins"] == sent
+
+
+NEEDS = {"resources": {"reservations": {"memory": "1g"}}}
+STRATEGIES = {
+    # the stack's, the service's, what it reserves -> its strategy, what is warned of
+    "neither": (None, None, {}, "spread", []),
+    "the stack's": ("pack", None, {}, "pack", []),
+    "its own": (None, "pack", NEEDS, "pack", []),
+    "its own before the stack's": ("pack", "spread", {}, "spread", []),
+    "it reserves nothing": (None, "pack", {}, "pack", ["services.a.x-corral.strategy"]),
+    "a global one of a packed stack": ("pack", None, {"mode": "global"}, "spread", []),
+}
+
+
+@pytest.mark.parametrize("case", STRATEGIES)
+def test_how_tasks_are_placed(case):
+    whole, own, deploy, strategy, warned = STRATEGIES[case]
+    service = {"image": "x", "deploy": deploy, "x-corral": {"strategy": own} if own else {}}
+    spec, problems = stack({"a": service}, **({"x-corral": {"strategy": whole}} if whole else {}))
+    assert spec.services["a"].placement.strategy == strategy
+    assert [problem.path for problem in problems] == warned
+
+
+def test_an_unknown_strategy_of_a_stack_is_refused():
+    assert ("x-corral.strategy") in {
+        path for path, _ in refusals({"a": {"image": "x"}}, **{"x-corral": {"strategy": "tight"}})
+    }

@@ -57,6 +57,8 @@ def test_what_two_may_have_has_a_canary_beside_it(body):
 
 CANARIES = [
     ({"replicas": 2}, Canary(replicas=2)),
+    ({"weight": "10%"}, Canary(weight=10)),
+    ({"weight": 25, "replicas": 2}, Canary(weight=25, replicas=2)),
     ({"promote": "manual"}, Canary()),
     ({"promote": "after 10m"}, Canary(promote="after", seconds=600.0)),
     ({"promote": "healthy-for 1m30s"}, Canary(promote="healthy", seconds=90.0)),
@@ -78,6 +80,9 @@ def test_a_canary_is_read(written, meant):
         ({"promote": "later"}, ".promote", "'later' says no time"),
         ({"promote": "after"}, ".promote", "'after' says no time"),
         ({"promote": "after soon"}, ".promote", "'after soon' says no time"),
+        ({"weight": "0%"}, ".weight", "'0%' is no share"),
+        ({"weight": 100}, ".weight", "100 is no share"),
+        ({"weight": "much"}, ".weight", "'much' is no share"),
         ({"many": 1}, ".many", "unknown setting `many`"),
     ],
     ids=str,
@@ -118,3 +123,57 @@ def test_a_blue_green_update_that_makes_no_sense_is_refused(written, path):
     with pytest.raises(SpecError) as caught:
         compile_stack(rollouts_of({"x-corral": written}), {}, "app")
     assert [p.path for p in caught.value.problems] == [f"services.web.x-corral.{path}"]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("2m", {"db": 120.0, "cache": 120.0}),
+        (30, {"db": 30.0, "cache": 30.0}),
+        ({"db": "10s"}, {"db": 10.0, "cache": 0.0}),
+        (None, {"db": 0.0, "cache": 0.0}),
+    ],
+    ids=str,
+)
+def test_how_long_a_service_waits_for_others(written, meant):
+    others = {"db": {"condition": "service_started"}, "cache": {"condition": "service_started"}}
+    project = rollouts_of({"depends_on": others, "x-corral": {"depends_deadline": written}})
+    project["services"] |= {"db": {"image": "d"}, "cache": {"image": "c"}}
+    spec, _ = compile_stack(project, {}, "app")
+    found = {name: edge.deadline for name, edge in spec.services["web"].depends_on.items()}
+    assert found == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "path", "words"),
+    [
+        ("soon", "", "'soon' is not a duration"),
+        ("0s", "", "'0s' is not a duration"),
+        ({"db": "soon"}, ".db", "'soon' is not a duration"),
+        ({"nope": "3s"}, ".nope", "it does not depend on nope"),
+    ],
+    ids=str,
+)
+def test_a_time_to_wait_that_makes_no_sense_is_refused(written, path, words):
+    project = rollouts_of({"depends_on": {"db": {}}, "x-corral": {"depends_deadline": written}})
+    project["services"]["db"] = {"image": "d"}
+    with pytest.raises(SpecError) as caught:
+        compile_stack(project, {}, "app")
+    (problem,) = caught.value.problems
+    assert problem.path == f"services.web.x-corral.depends_deadline{path}"
+    assert words in problem.message
+
+
+def test_who_depends_on_nothing_waits_for_nobody():
+    with pytest.raises(SpecError) as caught:
+        compile_stack(rollouts_of({"x-corral": {"depends_deadline": "2m"}}), {}, "app")
+    assert "the service depends on nothing" in caught.value.problems[0].message
+
+
+def test_who_chooses_by_name_knows_no_weight():
+    body = {"deploy": {"endpoint_mode": "dnsrr"}, "x-corral": {"canary": {"weight": "10%"}}}
+    with pytest.raises(SpecError) as caught:
+        compile_stack(rollouts_of(body), {}, "app")
+    (problem,) = caught.value.problems
+    assert problem.path == "services.web.x-corral.canary.weight"
+    assert "endpoint_mode dnsrr" in problem.message

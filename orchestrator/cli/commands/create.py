@@ -26,6 +26,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--remove-orphans", action="store_true", help="remove services the file no longer has")
     add("--force-recreate", action="store_true", help="make anew what was created before, too")
     add("--no-recreate", action="store_true", help="what exists stays as it is; make the rest")
+    add("-m", "--message", metavar="TEXT", help="why, for `corral history`")
     for ignored in ("--quiet-pull", "-y", "--yes"):
         add(ignored, action="store_true", help="accepted, has no effect here")
 

@@ -44,7 +44,12 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     mine = [row for row in rows if row.get("service") in counts]
     for line in lines_of({}, mine):
         board.apply(line)  # what is there already is no news
-    answer = session.client.persist("POST", session.path("scale"), body={"services": counts}) or {}
+    answer = (
+        session.client.persist(
+            "POST", session.path("scale"), body={"services": counts, "by": deploy.made_by()}
+        )
+        or {}
+    )
     if answer.get("warnings"):
         from orchestrator.cli import findings
 
@@ -95,7 +100,8 @@ def _watch(session: Invocation, board: boards.Board, scaling: Scaling, view: wat
             for line in lines_of(mine, shown):
                 view.update(board.apply(line))
             wanted = {n: r.get("replicas") for n, r in mine.items() if r.get("mode") != "global"}
-            scaling.look(rows, now, wanted)
+            queued = {name: int(row.get("queued") or 0) for name, row in mine.items()}
+            scaling.look(rows, now, wanted, queued)
         if scaling.over(now):
             return scaling.settled(now)
         time.sleep(LOOK)

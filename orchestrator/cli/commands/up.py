@@ -13,14 +13,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli import deploy, reaching
+from orchestrator.cli import deploy, planning, reaching, wishes
 from orchestrator.cli import project as projects
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.session import wants_colour
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import ends as laws
-from orchestrator.cli.show import meanwhile, output, watch
-from orchestrator.client.errors import ClientError
+from orchestrator.cli.show import meanwhile, output, plans, watch
+from orchestrator.client.errors import ClientError, NoController
 from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
@@ -32,12 +32,10 @@ if TYPE_CHECKING:
     from orchestrator.cli.session import Invocation
 
 
-def describe(parser: argparse.ArgumentParser) -> None:
+def describe_wish(parser: argparse.ArgumentParser) -> None:
+    """Add what says how the release is to be, as ``plan`` has it, too."""
     add = parser.add_argument
     add("services", nargs="*", metavar="SERVICE", help="only these, with what they depend on")
-    add("-d", "--detach", action="store_true", help="return when the stack is up")
-    add("--wait", action="store_true", help="like -d; fail when it is not up in --wait-timeout")
-    add("--wait-timeout", type=float, metavar="S", help="seconds to wait at most")
     add("--scale", action="append", default=[], metavar="SERVICE=N", help="replicas (repeatable)")
     add("--build", action="store_true", help="build images even if they are there")
     add("--no-build", action="store_true", help="never build")
@@ -47,12 +45,24 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--always-recreate-deps", action="store_true", help="replace dependencies, too")
     add("--no-recreate", action="store_true", help="what exists stays as it is; make the rest")
     add("-V", "--renew-anon-volumes", action="store_true", help="anonymous volumes begin empty")
-    add("--no-start", action="store_true", help="make what is missing, and start nothing")
     add("--remove-orphans", action="store_true", help="remove services the file no longer has")
     add(
         "-t", "--timeout", type=float, metavar="S", help="grace period of what it replaces or stops"
     )
     add("--deadline", type=float, metavar="S", help="seconds without progress before it fails")
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    describe_wish(parser)
+    add = parser.add_argument
+    add("--dry-run", action="store_true", help="print what it would do (corral plan), and end")
+    add("--plan", metavar="FILE", help="do what this plan says, or refuse: corral plan -o FILE")
+    add("--confirm", action="store_true", help="show what it would do, and ask")
+    add("-d", "--detach", action="store_true", help="return when the stack is up")
+    add("--wait", action="store_true", help="like -d; fail when it is not up in --wait-timeout")
+    add("--wait-timeout", type=float, metavar="S", help="seconds to wait at most")
+    add("--no-start", action="store_true", help="make what is missing, and start nothing")
+    add("-m", "--message", metavar="TEXT", help="why, for `corral history`")
     add("--timestamps", action="store_true", help="show times of log lines")
     add("--no-color", action="store_true", help="no colours")
     add("--no-log-prefix", action="store_true", help="only the lines themselves")
@@ -98,6 +108,10 @@ def check(args: argparse.Namespace) -> None:
     alone += ["--no-start"] if args.no_start else []
     together += [("--watch", flag, args.watch) for flag in alone]
     together.append(("--no-start", "--wait", args.no_start and args.wait))
+    together.append(("--dry-run", "--watch", args.dry_run and args.watch))
+    together.append(("--dry-run", "--plan", bool(args.dry_run and args.plan)))
+    together.append(("--dry-run", "--confirm", args.dry_run and args.confirm))
+    planning.check(args)
     for one, other, both in together:
         if both:
             raise CliError(f"{one} and {other} cannot be used together", code=USAGE)
@@ -107,6 +121,8 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     check(args)
+    if args.dry_run:
+        return _dry_run(args, session)
     watching: list[Watching] = []
 
     def loaded(project: Loaded) -> None:
@@ -141,6 +157,18 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 
     with watches.beside(watching[0]):
         return _attached(args, session, board, release, project.model)
+
+
+def _dry_run(args: argparse.Namespace, session: Invocation) -> int:
+    """Print what it would do; the code is that of having said it."""
+
+    def runs_again(model: dict[str, Any]) -> tuple[str, ...]:
+        found = ends_of(args, model)
+        return tuple(laws.run_again(found, args.services or model.get("services") or ()))
+
+    plan, _ = planning.asked(args, session, runs_again)
+    planning.printed(plan, session, as_json=False)
+    return 0
 
 
 def _say_when(session: Invocation, model: Mapping[str, Any]) -> None:
@@ -191,10 +219,50 @@ def _hand_over(
         again=laws.run_again(ends, args.services or project.model.get("services") or ()),
     )
     reaching.send_files(session.client, request, now)
-    now("handing over the release")
-    return project, reaching.first(
-        session.client, lambda: deploy.send(session.client, project.name, request), step=now
-    )
+    kept = planning.options_of(args, request) if args.plan else None
+
+    def send() -> dict[str, Any]:
+        now("looking what there is to do" if kept or args.confirm else "handing over the release")
+        request.update(_planned(args, session, project.name, request, kept, now))
+        now("handing over the release")
+        return deploy.send(session.client, project.name, request)
+
+    return project, reaching.first(session.client, send, step=now)
+
+
+def _planned(
+    args: argparse.Namespace,
+    session: Invocation,
+    stack: str,
+    request: Mapping[str, Any],
+    kept: Mapping[str, Any] | None,
+    now: Callable[[str], None],
+) -> dict[str, Any]:
+    """Show on a terminal what is about to happen, ask where that is wanted; return what binds it.
+
+    Where only a look was lost with it, the release itself says what is wrong.
+    """
+    looks = sys.stderr.isatty() and wishes.progress() not in ("json", "quiet")
+    if not (kept or args.confirm or looks):
+        return {}
+    try:
+        plan = planning.ask(session, stack, request)
+    except NoController:
+        raise
+    except ClientError:
+        if kept or args.confirm:
+            raise
+        return {}
+    bound = planning.hold(kept, plan, args.plan) if kept else {}
+    if looks or args.confirm:
+        now("")
+        colour = wants_colour(sys.stderr.isatty()) and not args.no_color
+        planning.show(plans.short(plan), colour=colour, stream=sys.stderr)
+    if args.confirm and not plan.get("unchanged"):
+        if not planning.agreed(plan, session.client.host):
+            raise CliError("not confirmed: nothing was changed")
+        return {"planned_after": plan.get("release") or 0, "places": plan.get("places") or {}}
+    return bound
 
 
 def _detached(
@@ -245,8 +313,8 @@ def _way_back(session: Invocation, board: boards.Board, command: str) -> str:
     if not before:
         return f"Undo it: {command} down"
     return (
-        f"Release {before} is what ran before: to undo this one, put the file back as it was "
-        f"and run {command} up -d ({command} down would remove the whole stack)"
+        f"Release {before} is what ran before: to undo this one, {command} rollback "
+        f"({command} down would remove the whole stack)"
     )
 
 

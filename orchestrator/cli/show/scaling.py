@@ -117,13 +117,22 @@ class Scaling:
         self._copies: dict[tuple[str, int], Copy] = {}
         self._extra: tuple[str, ...] = ()  # tasks that are not wanted any more and still run
         self._other = ""  # what another command asked for meanwhile
+        self._queued: dict[str, int] = {}
         self._mark: Any = None
         self._moved = now
 
     def look(
-        self, rows: Iterable[Row], now: float, wanted: Mapping[str, object] | None = None
+        self,
+        rows: Iterable[Row],
+        now: float,
+        wanted: Mapping[str, object] | None = None,
+        queued: Mapping[str, int] | None = None,
     ) -> None:
-        """Take in all tasks of the stack, and how many of each service are wanted now."""
+        """Take in all tasks of the stack, and how many of each service are wanted now.
+
+        ``queued``: of a job, how many wait for their turn, and are not waited for.
+        """
+        self._queued = dict(queued or {})
         self._other = "; ".join(
             f"{name} is to have {now_wanted} by another command, no longer {count}"
             for name, count in self.counts.items()
@@ -155,7 +164,7 @@ class Scaling:
         return [
             f"{service} has {have.count(service)} of {count} copies"
             for service, count in self.counts.items()
-            if have.count(service) < count
+            if have.count(service) + self._queued.get(service, 0) < count
         ]
 
     def settled(self, now: float) -> bool:

@@ -11,7 +11,7 @@ from specs.kit import jsontext
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
+    from typing import Any, TextIO
 
 GAP = "   "
 LEAST = 8  # columns a cut cell keeps at least
@@ -57,15 +57,16 @@ def render(headers: Sequence[str], rows: Iterable[Sequence[Any]], limit: int | N
     return "\n".join(cut(text, limit) if limit else text for text in texts)
 
 
-def terminal() -> int:
-    """Return the columns of the terminal on standard output; 0 = it is none."""
-    if not sys.stdout.isatty():
+def terminal(stream: TextIO | None = None) -> int:
+    """Return the columns of the terminal on a stream, standard output; 0 = it is none."""
+    stream = stream or sys.stdout
+    if not stream.isatty():
         return 0
     given = os.environ.get("COLUMNS", "")
     if given.isdecimal() and int(given) > 0:
         return int(given)
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns
+        return os.get_terminal_size(stream.fileno()).columns
     except OSError:
         return 0
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.control.deploy import oneoffs, restarting, starting
+from orchestrator.control.deploy import rollback as rolling
 from orchestrator.control.deploy.deployment import Deployment
 from orchestrator.control.deploy.objects import Maker, drop
 from orchestrator.control.deploy.release import make_release
@@ -18,11 +19,12 @@ from orchestrator.control.deploy.unchanged import Same, deployed_already
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import STACKS, Idempotency
 from orchestrator.control.mirror.released import completed, finish, newest_spec
+from orchestrator.control.telling import history
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError
 from orchestrator.store import keys
 from orchestrator.store.base import TooLarge
-from specs.api import ProblemRow, Stack, Started, Steered
+from specs.api import ProblemRow, RolledBack, Stack, Started, Steered
 from specs.ids import new_id
 from specs.inside import Forgotten, Paused
 from specs.objects import CreateNetwork, CreateVolume
@@ -35,8 +37,20 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
-    from specs.api import Deploy, Release, ReleaseRow, Rescaled, Restart, Restarted, Start, Steer
+    from specs.api import (
+        Deploy,
+        Release,
+        ReleaseRow,
+        Rescaled,
+        Restart,
+        Restarted,
+        Rollback,
+        Start,
+        Steer,
+    )
+    from specs.history import DiffRow
     from specs.kit.clock import Clock
+    from specs.made_by import MadeBy
     from specs.objects import MadeObject, MakeObject, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, StartOneOff
     from specs.problems import Problem
@@ -45,6 +59,12 @@ if TYPE_CHECKING:
 TRIES = 5
 
 T = TypeVar("T")
+
+
+def _joins(newest: Release, asked: Rollback, to: Release) -> bool:
+    """Say whether what is asked for is under way already: who types it twice means one."""
+    same = newest.rollback_to == to.number and newest.services == asked.services
+    return same and not newest.over and not asked.dry_run
 
 
 class Commands:
@@ -71,15 +91,21 @@ class Commands:
             return None
         if request.force_recreate or request.no_start or request.renew_volumes:
             return None
-        draft = Draft(self._cluster)  # nothing of it is written
         try:
-            made, warnings = make_release(self._deployment(draft, stack, request, listening))
+            _, made, warnings = self.drafted(stack, request, listening)  # nothing of it is written
         except RequestError:
             return None  # said when it is made
         last = deployed_already(self._cluster, made)
         if last is None:
             return None
         return Same(made, last, tuple(warnings), self._cluster.revision)
+
+    def drafted(
+        self, stack: str, request: Deploy, listening: Mapping[str, tuple[str, ...]]
+    ) -> tuple[Draft, Release, list[Problem]]:
+        """Return a draft with the release a request would make, and its warnings."""
+        draft = Draft(self._cluster)
+        return draft, *make_release(self._deployment(draft, stack, request, listening))
 
     async def deploy(
         self,
@@ -103,6 +129,7 @@ class Commands:
             return release_row(known)
 
         def write(draft: Draft) -> ReleaseRow:
+            self._as_planned(stack, request)
             same = seen
             if seen is not None and seen.revision != self._cluster.revision:
                 again = self.unchanged(stack, request, listening)
@@ -114,6 +141,18 @@ class Commands:
             return release_row(release, tuple(map(ProblemRow.of, warnings)))
 
         return await self._committed(stack, write)
+
+    def _as_planned(self, stack: str, request: Deploy) -> None:
+        """Refuse what was planned beside another release than there is. Raises Conflict."""
+        present = self._cluster.stacks.get(stack)
+        newest = present.release if present is not None else 0
+        if request.planned_after in (None, newest):
+            return
+        raise Conflict(
+            f"the plan is for {stack} after release {request.planned_after}, "
+            f"and there is release {newest} by now",
+            hint="corral plan says what is to be done now",
+        )
 
     def _stays(self, draft: Draft, request: Deploy, same: Same) -> ReleaseRow:
         """Note what was asked, and return the release that runs, with what there is to warn of."""
@@ -194,7 +233,7 @@ class Commands:
 
         return await self._committed(stack, write)
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+    async def scale(self, stack: str, services: Mapping[str, int], by: MadeBy) -> Rescaled:
         """Set replica overrides, all or none; start what is stopped of them."""
         key = new_id("scale", now=self._clock.wall(), rng=self._rng)
 
@@ -203,7 +242,7 @@ class Commands:
             if record.desired == "removed":
                 raise Conflict(f"stack {stack} is being removed")
             spec, wall = self._spec(record), self._clock.wall()
-            return rescale(self._cluster, draft, record, spec, services, key=key, wall=wall)
+            return rescale(self._cluster, draft, record, spec, services, key=key, by=by, wall=wall)
 
         return await self._committed(stack, write)
 
@@ -227,6 +266,47 @@ class Commands:
             return starting.start(self._cluster, draft, record, request, wall=wall)
 
         return await self._committed(stack, write)
+
+    def rolled_back(self, asked: Rollback) -> RolledBack | None:
+        """Return what a request of that key made before."""
+        made = self._cluster.requests.get(asked.key)
+        known = self._cluster.releases.get((made.stack, made.number)) if made is not None else None
+        if known is None:
+            return None
+        return RolledBack(**dict(release_row(known)), to=known.rollback_to)
+
+    async def rollback(
+        self, stack: str, asked: Rollback, to: Release, listening: Mapping[str, tuple[str, ...]]
+    ) -> RolledBack:
+        """Bring back what release ``to`` asked for."""
+
+        def write(draft: Draft) -> RolledBack:
+            newest = self._newest(stack)
+            if newest is not None and _joins(newest, asked, to):
+                return RolledBack(**dict(release_row(newest)), to=to.number, joined=True)
+            request = rolling.request_of(self._cluster, stack, asked, to)
+            deployment = self._deployment(draft, stack, request, listening)
+            back = rolling.roll_back(deployment, to)
+            told = tuple(map(ProblemRow.of, deployment.findings.warnings))
+            row = release_row(back.release, told)
+            if back.same or asked.dry_run:
+                draft.writes.clear()
+                number = newest.number if newest is not None and back.same else 0
+                row = row.model_copy(update={"number": number, "unchanged": back.same})
+            return RolledBack(**dict(row), to=to.number, changes=self._changes(newest, back))
+
+        return await self._committed(stack, write)
+
+    def _newest(self, stack: str) -> Release | None:
+        record = self._cluster.stacks.get(stack)
+        number = record.release if record is not None else 0
+        return self._cluster.releases.get((stack, number))
+
+    def _changes(self, newest: Release | None, back: rolling.Back) -> tuple[DiffRow, ...]:
+        if newest is None:
+            return ()
+        made = rolling.with_pinned(back.release)
+        return history.diff_rows(history.differences(self._cluster, newest, made, back.spec))
 
     async def steer(self, stack: str, asked: Steer) -> Steered:
         """Pause, go on with, take back or promote what is rolled out; or say what this key did."""

@@ -63,6 +63,8 @@ class ReleaseImages:
         wanted = [
             spec for name, spec in self.spec.services.items() if name not in self.spec.carried
         ]
+        if self.release.rollback_to:
+            return await self._pinned([service.name for service in wanted])
         pulls, builds = orders(wanted, self.release.pull)
         limit = asyncio.Semaphore(AT_ONCE)
         # Builds of one name wait for each other: the last one keeps it.
@@ -100,6 +102,62 @@ class ReleaseImages:
             # All failures in one go would be kinder, but the first one cancels the rest.
             raise NoImage(str(_first(expected))) from None
         return result
+
+    async def _pinned(self, names: list[str]) -> dict[str, str]:
+        """Return the digests that a rollback goes back to, all of which some node has or can get.
+
+        Raises NoImage: nothing has been stopped so far.
+        """
+        found = {n: self.release.pinned[n] for n in names if self.release.pinned.get(n)}
+        wanted = {d: self.spec.services[n].task.image for n, d in sorted(found.items())}
+        users = {digest: name for name, digest in sorted(found.items(), reverse=True)}
+        limit = asyncio.Semaphore(AT_ONCE)
+
+        async def look(digest: str, image: str) -> None:
+            async with limit:
+                await self._found(users[digest], image, digest)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for digest, image in wanted.items():
+                    group.create_task(look(digest, image), name=f"image {digest}")
+        except ExceptionGroup as group_error:
+            cancelled.settle()
+            expected, others = group_error.split(NoImage)
+            if expected is None or others is not None:
+                raise
+            raise NoImage(str(_first(expected))) from None
+        return found
+
+    async def _found(self, service: str, image: str, digest: str) -> None:
+        """Have a node say that it has these very bytes, else one fetch them."""
+        exact = f"{_unpinned(image)}@{digest}"
+        first = await self._node(builder=False)
+        silent = []
+        for node in [first, *(n for n in sorted(self.cluster.nodes) if n != first)]:
+            try:
+                await self.agents.resolve_image(node, ResolveImage(image=exact, policy="never"))
+            except Invalid:
+                continue
+            except RequestError:
+                silent.append(self.cluster.nodes[node].name)
+            else:
+                return
+        try:
+            await self.agents.resolve_image(first, ResolveImage(image=exact, policy="missing"))
+        except RequestError as exc:
+            raise NoImage(self._gone(service, image, digest, _words(exc), silent)) from exc
+
+    def _gone(self, service: str, image: str, digest: str, why: str, silent: list[str]) -> str:
+        number = self.release.rollback_to
+        text = f"{service}: image {image} of release {number} ({digest[:19]}) is on no node"
+        if silent:
+            text += f" that answers ({', '.join(silent)} may have it)"
+        text += f", and cannot be fetched: {why}"
+        source = self.cluster.releases.get((self.release.stack, number))
+        commit = source.by.commit[:12] if source is not None else ""
+        where = f"commit {commit}" if commit else f"the files of release {number}"
+        return f"{text}. Nothing was changed. `corral up -d --build` from {where} makes it anew"
 
     async def _node(self, *, builder: bool) -> str:
         """Wait for a node to do the work: the CLI's machine, which has files and credentials."""
@@ -255,6 +313,13 @@ class ReleaseImages:
 def _build_failed(service: str, image: str, error: str, last: list[str]) -> str:
     tail = "".join(f"\n  {line}" for line in last)
     return f"{service}: the build of {image} failed: {error}{tail}"
+
+
+def _unpinned(image: str) -> str:
+    """Return the name of an image without tag and digest."""
+    name = image.partition("@")[0]
+    head, slash, tail = name.rpartition("/")
+    return f"{head}{slash}{tail.partition(':')[0]}"
 
 
 def _words(exc: RequestError) -> str:

@@ -127,6 +127,7 @@ def make(
         "container_name": None,
         "replicas": 1,
         "mode": "replicated",
+        "schedule": None,
     }
     if asked.deploy.no_deps:
         update["depends_on"] = {}

@@ -24,7 +24,7 @@ from orchestrator.control.mirror.released import newest_spec, supersede
 from orchestrator.store import keys
 from orchestrator.store.base import MAX_VALUE
 from scheduler import constraints
-from specs import bounds
+from specs import bounds, skew
 from specs.api import Release, Stack
 from specs.base import canonical_json, content_hash
 from specs.ids import new_id
@@ -52,14 +52,25 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
             newest = deployment.cluster.releases[(name, present.release)]
             return newest, deployment.findings.warnings
         deployment = narrowed or deployment
-    request = deployment.request
     spec = compiled_as_asked(deployment)
-    before = newest_spec(deployment.cluster, present)
     _check_order(deployment, spec)
     _check_constraints(deployment, spec)
     deployment.check()
     check_external(deployment, spec)
     spec = with_contents(deployment, spec)
+    release, _ = finished(deployment, spec, present)
+    return release, deployment.findings.warnings
+
+
+def finished(
+    deployment: Deployment, spec: StackSpec, present: Stack | None
+) -> tuple[Release, StackSpec]:
+    """Put a release of a spec whose contents are there into the draft, with what goes on beside.
+
+    Return it with its whole spec. Raises Invalid.
+    """
+    request = deployment.request
+    before = newest_spec(deployment.cluster, present)
     spec = carry(deployment, spec, present)
     spec = with_ports(deployment, spec, before)
     check_ports(deployment, spec)
@@ -69,6 +80,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     overrides = _overrides(deployment, spec, present, before)
     check_host_ports(deployment, spec, overrides)
     _check_health(deployment, spec, overrides)
+    _check_weights(deployment, spec)
     _check_fixed(deployment, spec)
     _check_scale(deployment, spec)
     _check_bounds(deployment, spec, overrides)
@@ -76,8 +88,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     deployment.check()
     if request.deadline is not None:
         spec = spec.model_copy(update={"deadline": request.deadline})
-    release = _store(deployment, spec, present, before, overrides)
-    return release, deployment.findings.warnings
+    return _store(deployment, spec, present, before, overrides), spec
 
 
 def _check_order(deployment: Deployment, spec: StackSpec) -> None:
@@ -134,12 +145,33 @@ def _check_health(deployment: Deployment, spec: StackSpec, overrides: Mapping[st
                 )
 
 
+def _check_weights(deployment: Deployment, spec: StackSpec) -> None:
+    """Refuse a share of connections where a node would give each task as many.
+
+    Every node chooses for its own clients.
+    """
+    canaries = {name: spec.services[name].update.canary for name in sorted(_asked(spec))}
+    weighted = [name for name, canary in canaries.items() if canary is not None and canary.weight]
+    since = skew.SINCE["Endpoint"]["share"]
+    nodes = deployment.cluster.nodes.values()
+    old = sorted(node.name for node in nodes if node.facts.wire < since)
+    for name in weighted if old else ():
+        deployment.error(
+            f"services.{name}.x-corral.canary.weight",
+            f"{', '.join(old)}: corral is older there and knows no weights",
+            code="old-node",
+            hint="corral upgrade, or leave weight out: each task then gets as many connections",
+        )
+
+
 def _check_fixed(deployment: Deployment, spec: StackSpec) -> None:
     """Refuse what can exist only once for several replicas."""
     for name, service in spec.services.items():
         if name in spec.carried:
             continue
         count = deployment.request.scale.get(name, service.replicas)
+        if service.autoscale is not None:
+            count = max(count, service.autoscale.most)
         several = service.per_node or count > 1
         if several and any(a.ipv4_address for a in service.task.networks):
             deployment.error(
@@ -216,8 +248,10 @@ def scale_problem(spec: StackSpec, name: str, count: int) -> str:
         return f"there is no service {name} in stack {spec.name} (services: {known})"
     if count < 0:
         return f"{name} cannot have {count} replicas"
-    if service.per_node:
-        return f"{name} is global: it runs once on every node and cannot be scaled"
+    if service.schedule is not None or service.per_node:
+        timed = "runs by a schedule: nothing of it stands by, so it cannot be scaled"
+        every = "is global: it runs once on every node and cannot be scaled"
+        return f"{name} {timed if service.schedule is not None else every}"
     if count > 1 and service.task.exclusive:
         return f"{name} is exclusive (x-corral.exclusive): it has one copy, not {count}"
     single = service.container_name or any(a.ipv4_address for a in service.task.networks)
@@ -296,7 +330,8 @@ def _tell_scaled(deployment: Deployment, spec: StackSpec, overrides: Mapping[str
     for name, count in sorted(overrides.items()):
         service = spec.services[name]
         asked = name in deployment.request.scale
-        if asked or name in spec.carried or count == service.replicas:
+        by_itself = service.autoscale is not None
+        if asked or by_itself or name in spec.carried or count == service.replicas:
             continue
         copies = "replica" if count == 1 else "replicas"
         deployment.warn(
@@ -377,6 +412,8 @@ def _store(
         overrides=overrides,
         renew_volumes=request.renew_volumes,
         keeps=_keeps(deployment, spec, present),
+        places=request.places,
+        by=request.by.at(request.client.hostname, request.directory),
     )
     if digest not in deployment.cluster.parts:
         deployment.draft.put_key(keys.part(digest), spec)

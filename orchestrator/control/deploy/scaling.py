@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.draft import Draft
     from specs.api import Stack
+    from specs.made_by import MadeBy
     from specs.stack import StackSpec
     from specs.task import Task
 
@@ -39,11 +40,12 @@ def rescale(
     services: Mapping[str, int],
     *,
     key: str,
+    by: MadeBy,
     wall: float,
 ) -> Rescaled:
     """Set the numbers, all or none. Raises Invalid.
 
-    ``key`` is the request's, for the release that starts what is stopped.
+    ``key`` is the request's and ``by`` whose it is, for the release that starts what is stopped.
     """
     problems = [
         Problem(text, "bad-scale", f"services.{name}")
@@ -65,7 +67,7 @@ def rescale(
         draft.put(RELEASES, newest.with_overrides(services))  # the later number wins
     started = None
     if down:
-        request = Start(key=key, services=tuple(sorted(down)))
+        request = Start(key=key, services=tuple(sorted(down)), by=by)
         started = starting.start(cluster, draft, scaled, request, wall=wall).release
     if 0 < record.running < record.release:
         _let_go(cluster, draft, record, services, wall)

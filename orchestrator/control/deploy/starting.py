@@ -138,5 +138,7 @@ def _release(
             "overrides": None,
             "keeps": (),
             "renew_volumes": False,
+            "places": {},
+            "by": request.by,
         }
     )

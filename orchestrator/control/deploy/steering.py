@@ -153,6 +153,7 @@ class Steering:
         there = spec.services if spec is not None else {}
         update = {
             "number": max([*known, stack.release]) + 1,
+            "by": self._asked.by.model_copy(update={"to": source.number if promoted else 0}),
             "key": self._asked.key,
             "state": ReleaseState.DEPLOYING,
             "reason": "",
@@ -171,6 +172,10 @@ class Steering:
             "back": "",
             "back_reason": "",
         }
+        if promoted:  # it brings back what that release was, however it was asked for then
+            plain = {"only_starts": False, "keeps": (), "grace": None, "no_deps": False}
+            update |= {**plain, "services": (), "remove_orphans": False, "renew_volumes": False}
+            update["rollback_to"] = source.number
         made = source.model_copy(update=update)
         supersede(self._draft, known.values(), made, at=self._wall)
         self._draft.put(RELEASES, made)

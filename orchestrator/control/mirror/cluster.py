@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -43,6 +44,7 @@ from orchestrator.control.mirror.records import (
     Volume,
     kind_of,
 )
+from orchestrator.control.mirror.told import Silent
 from orchestrator.keys.identity import ClusterRecord, decode
 from orchestrator.store import keys
 from orchestrator.store.base import Change, Compacted, Damaged, Store
@@ -50,6 +52,7 @@ from specs import skew
 from specs.states import FINAL
 
 if TYPE_CHECKING:
+    from orchestrator.control.mirror.told import EventKeeper
     from specs.api import Release, Stack
     from specs.base import Model
     from specs.kit.clock import Clock
@@ -63,6 +66,10 @@ log = logging.getLogger(__name__)
 
 WHO_CAN = "nothing was changed; start the version of corral that wrote it"
 OPENING = 256  # records read before others get their turn
+# What a fork has of its own.
+_OWN = frozenset(
+    ("_store", "_clock", "_listeners", "_held", "_released", "_moved", "_nodes_changed")
+)
 Listener = Callable[[Kind, "Model | None", "Model | None"], None]  # kind, old, new
 
 
@@ -81,6 +88,7 @@ class Cluster:
         self.tasks: dict[str, Task] = {}
         self.oneoffs: dict[str, OneOff] = {}  # by the id of their task
         self.schedules: dict[tuple[str, str], Schedule] = {}  # by stack and service
+        self.stack_schedules: dict[str, dict[str, Schedule]] = defaultdict(dict)
         self.nodes: dict[str, Node] = {}
         self.networks: dict[str, NetworkRecord] = {}
         self.leases: dict[str, dict[str, Lease]] = defaultdict(dict)  # network -> cidr
@@ -108,6 +116,7 @@ class Cluster:
         self._deleted: dict[str, int] = {}
         self._models: dict[str, Model] = {}
         self._listeners: list[Listener] = []
+        self.journal: EventKeeper = Silent()  # who tells what is written
         self._followed = 0
         self._held = 0  # decisions under way that read the mirror
         self._released = asyncio.Event()
@@ -120,6 +129,17 @@ class Cluster:
         cluster = cls(store, clock)
         await cluster._load(opening=True)
         return cluster
+
+    def forked(self, clock: Clock) -> Cluster:
+        """Return the mirror as it is now, apart: what is applied there is in no store.
+
+        Records are shared, as nobody changes one. Nobody listens to it, nor does it follow.
+        """
+        made = Cluster(self._store, clock)
+        for name, value in vars(self).items():
+            if name not in _OWN:
+                setattr(made, name, copied(value))
+        return made
 
     def tasks_of(self, stack: str) -> Collection[Task]:
         """Return the tasks of a stack; of others nothing is looked at."""
@@ -239,6 +259,10 @@ class Cluster:
             for pool in network.pools
         }
 
+    def present(self, key: str) -> Model | None:
+        """Return the record of that key, or None."""
+        return self._models.get(key)
+
     def version(self, key: str) -> int:
         """Return the revision of the key's last change, 0 when it does not exist."""
         return self._versions.get(key, 0)
@@ -317,7 +341,8 @@ class Cluster:
         elif kind is VOLUMES:
             where, key = self.volumes, record.name
         elif kind is SCHEDULES:
-            where, key = self.schedules, (record.stack, record.service)
+            _put(self.schedules, (record.stack, record.service), None if gone else record)
+            where, key = self.stack_schedules[record.stack], record.service
         elif kind is BOUND_PATHS:
             where, key = self.bound_paths, (record.stack, record.path)
         else:
@@ -411,6 +436,19 @@ class Cluster:
             self.stack_releases.pop(stack, None)
             if not self.by_stack.get(stack):
                 self.by_stack.pop(stack, None)
+
+
+def copied(value: Any) -> Any:
+    """Return a container, and those in it, to be changed apart from this one; others as they are.
+
+    What is in a mapping is all of one kind, so its first value tells whether it has containers.
+    """
+    if not isinstance(value, dict | set):
+        return value
+    made = copy.copy(value)
+    if isinstance(value, dict) and isinstance(next(iter(value.values()), None), dict | set):
+        made.update((key, copy.copy(inner)) for key, inner in value.items())
+    return made
 
 
 def _read(kind: Kind, key: str, value: bytes) -> Model:

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
     from orchestrator.control.mirror.cluster import Cluster
     from specs.base import Model
+    from specs.events import Event
     from specs.oneoff import OneOff
     from specs.schedule import Schedule
     from specs.task import Task
 
 CHUNK_BYTES = 1024 * 1024
+RECORDS = MAX_OPERATIONS - 28  # in one transaction: what is told of them needs room, too
 
 
 class Draft:
@@ -41,9 +43,11 @@ class Draft:
         self._stacks: dict[str, dict[str, Task]] = {}
         self._tasks: dict[str, Task | None] = {}
         self._fresh: dict[str, OneOff] = {}
+        self.because: dict[str, str] = {}  # task -> why it is made, placed or stopped, for people
+        self.notes: list[Event] = []  # what else happened
 
     def __bool__(self) -> bool:
-        return bool(self.writes)
+        return bool(self.writes or self.notes)
 
     # tasks
 
@@ -126,7 +130,7 @@ class Draft:
     def schedules(self, stack: str) -> list[Schedule]:
         """Return the stack's schedules, changes included."""
         prefix = keys.schedule(stack, "")
-        known = [one for key, one in self.cluster.schedules.items() if key[0] == stack]
+        known = self.cluster.stack_schedules.get(stack, {}).values()
         made = [key for key in self.writes if key.startswith(prefix)]
         untouched = [one for one in known if keys.schedule(stack, one.service) not in made]
         changed: list[Any] = [self.writes[key] for key in made if self.writes[key] is not None]
@@ -171,8 +175,9 @@ class Draft:
         """
         decided_on = {key: self.cluster.version(key) for key in self.writes}
         relied_on = {key: self.cluster.version(key) for key in self._places()}
+        journal, notes = self.cluster.journal, self.notes
         reached("pass.decided")
-        for number, chunk in enumerate(self._chunks()):
+        for number, chunk in enumerate(self._chunks() if self.writes else ([],)):
             if number:
                 reached("pass.mid")
                 await asyncio.sleep(0)  # others' turn: an engine in memory does not wait
@@ -184,12 +189,19 @@ class Draft:
             writes = tuple(
                 Delete(key) if value is None else Put(key, value) for key, value, _ in chunk
             )
-            result = await store.txn(compares, writes)
+            changes = [(self.cluster.present(key), model) for key, _, model in chunk]
+            told = journal.record(changes, self.because, notes, room=MAX_OPERATIONS - len(chunk))
+            if not writes and not told.writes:
+                journal.written(told, 0)
+                break
+            result = await store.txn(compares, (*writes, *told.writes))
             if not result.ok:
                 # The watch may bring the crossing change late; without it we would lose again.
                 await self.cluster.refresh(result.failed)
                 return False
             self.cluster.applied(result.revision, [(key, model) for key, _, model in chunk])
+            journal.written(told, result.revision)
+            notes = []
             for key in relied_on.keys() & {key for key, _, _ in chunk}:
                 relied_on[key] = result.revision  # written by ourselves
         reached("pass.written")
@@ -212,7 +224,7 @@ class Draft:
         for key, model in sorted(self.writes.items(), key=lambda item: _rank(item[0])):
             value = None if model is None else model.encode()
             cost = len(key) + len(value or b"")
-            if chunk and (len(chunk) == MAX_OPERATIONS or size + cost > CHUNK_BYTES):
+            if chunk and (len(chunk) == RECORDS or size + cost > CHUNK_BYTES):
                 yield chunk
                 chunk, size = [], 0
             chunk.append((key, value, model))

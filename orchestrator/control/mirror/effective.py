@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.node_view import node_words
 from orchestrator.control.mirror.released import spec_of
 from specs.base import content_hash
+from specs.states import ReleaseState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,14 +123,24 @@ def of_oneoff(one: OneOff) -> Effective:
     )
 
 
+# What of `x-corral` says that new tasks stand beside the old ones: for going back, too.
+_WHOLE_SETS = ("canary", "blue_green", "keep_old")
+
+
 class Specs:
     """Effective services, computed once per (release, service)."""
 
     def __init__(self, cluster: Mirror) -> None:
         self._cluster = cluster
-        self._cache: dict[tuple[str, int, str, str, str], Effective] = {}
+        self._cache: dict[tuple[str, int, str, bool, str, str], Effective] = {}
         # The same by the very records: asked for every task of every look.
-        self._last: dict[tuple[str, int, str], tuple[Release, StackSpec, Effective]] = {}
+        self._last: dict[tuple[str, int, str, bool], tuple[Release, StackSpec, Effective]] = {}
+
+    def forked(self, cluster: Mirror) -> Specs:
+        """Return the same for a fork of the mirror, with what was computed so far."""
+        made = Specs(cluster)
+        made._cache, made._last = dict(self._cache), dict(self._last)
+        return made
 
     def of(self, stack: str, number: int, service: str) -> Effective | None:
         """Return the service under the stack's release, or None when either is not there."""
@@ -141,21 +152,31 @@ class Specs:
 
     def under(self, release: Release, spec: StackSpec, service: str) -> Effective:
         """Return the service as ``spec`` of ``release`` has it."""
-        short = (release.stack, release.number, service)
+        short = (release.stack, release.number, service, self._goes_back(release))
         last = self._last.get(short)
         if last is not None and last[0] is release and last[1] is spec:
             return last[2]
         images = ",".join(f"{k}={v}" for k, v in sorted(release.images.items()))
-        key = (release.stack, release.number, service, release.spec, images)
+        key = (*short, release.spec, images)
         found = self._cache.get(key)
         if found is None:
             if len(self._cache) > 4096:
                 self._cache.clear()
-            found = self._cache[key] = _effective(release, spec, service)
+            found = self._cache[key] = _effective(release, spec, service, back=short[-1])
         if len(self._last) > 4096:
             self._last.clear()
         self._last[short] = (release, spec, found)
         return found
+
+    def _goes_back(self, release: Release) -> bool:
+        """Say whether it is gone back to: then `rollback_config` says how tasks are replaced."""
+        if release.rollback_to:
+            return True
+        record = self._cluster.stacks.get(release.stack)
+        if record is None or record.running != release.number:
+            return False
+        newest = self._cluster.releases.get((release.stack, record.release))
+        return newest is not None and newest.state is ReleaseState.ROLLED_BACK
 
 
 def gateway_key(effective: Effective) -> str | None:
@@ -174,8 +195,12 @@ def gateway_key(effective: Effective) -> str | None:
     return best[1] if best is not None else None
 
 
-def _effective(release: Release, spec: StackSpec, name: str) -> Effective:
+def _effective(release: Release, spec: StackSpec, name: str, *, back: bool) -> Effective:
     service = spec.services[name]
+    if back:
+        whole = {key: getattr(service.update, key) for key in _WHOLE_SETS}
+        update = service.rollback.model_copy(update=whole)
+        service = service.model_copy(update={"update": update})
     task = service.task.model_copy(
         update={"image_digest": release.images.get(name, service.task.image_digest)}
     )

@@ -7,11 +7,12 @@ waited for again (at most ACK_LIMIT).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror import times
 from orchestrator.control.mirror.answers import PathAnswers
+from orchestrator.control.mirror.cluster import copied
 from orchestrator.control.mirror.records import RELEASES, RESTING, STACKS, TASKS, Kind
 from orchestrator.store import keys
 from specs.api import Release, Stack
@@ -75,6 +76,8 @@ class Observed:
     # release -> service -> words that its tasks serve and are only watched for a while
     watched: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
 
+    # release -> (service, whom it depends on) -> since when that one alone is waited for
+    edges: dict[tuple[str, int], dict[tuple[str, str], float]] = field(default_factory=dict)
     # stack -> when another set of its tasks got traffic last, and the revision of that
     changed_over: dict[str, tuple[float, int]] = field(default_factory=dict)
     # stack -> how far its services' rollouts are, see ``planning.rollout_rows``
@@ -91,6 +94,18 @@ class Observed:
         for network, found in self.cluster.resting.items():
             self.resting_on[network] = dict.fromkeys(found, now)
         self.cluster.listen(self._changed)
+
+    def forked(self, cluster: Cluster, clock: Clock, stack: str) -> Observed:
+        """Return what was seen, apart, for a fork of the mirror in which only ``stack`` moves."""
+        made = Observed.__new__(Observed)
+        for name, value in vars(self).items():
+            setattr(made, name, copied(value))
+        made.cluster, made.clock = cluster, clock
+        for task_id in cluster.by_stack.get(stack, {}):
+            made.marks[task_id] = replace(self.mark(task_id), seen=None)
+        made.paths = PathAnswers(dict(self.paths.said))
+        cluster.listen(made._changed)  # noqa: SLF001 - it is one of us
+        return made
 
     def mark(self, task_id: str) -> TaskMark:
         """Return the task's mark."""
@@ -118,6 +133,8 @@ class Observed:
             if (old.promoted, old.paused) != (new.promoted, new.paused):
                 # What it waited for was decided; the next look says how it is then.
                 self.watch(new.stack, new.number, BY_HAND, "")
+            if new.over:
+                self.edges.pop((new.stack, new.number), None)
         elif kind is RESTING:
             model = new or old
             network, address = getattr(model, "network", ""), getattr(model, "address", "")

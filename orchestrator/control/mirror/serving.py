@@ -13,7 +13,7 @@ from orchestrator.control.mirror.node_view import availability, node_status, nod
 from scheduler import constraints
 from specs.bounds import MOST_TASKS
 from specs.stack import Condition
-from specs.states import FINAL, Desired, TaskState
+from specs.states import FINAL, Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -57,6 +57,19 @@ def stands_by(cluster: Mirror, task: Task) -> bool:
     stack = cluster.stacks.get(task.stack)
     standby = stack.standby.get(task.service) if stack is not None else None
     return standby is not None and task.spec_hash in standby.hashes
+
+
+def canary_share(cluster: Mirror, task: Task) -> int:
+    """Return the percent of connections that canaries get which this task is one of; 0: none."""
+    stack = cluster.stacks.get(task.stack)
+    release = cluster.releases.get((task.stack, stack.release)) if stack is not None else None
+    if release is None or task.release != release.number or task.service in release.promoted:
+        return 0
+    spec = cluster.parts.get(release.spec)
+    service = spec.services.get(task.service) if spec is not None else None
+    canary = service.update.canary if service is not None else None
+    stands = release.state in (ReleaseState.DEPLOYING, ReleaseState.FAILED)
+    return canary.weight if canary is not None and stands else 0
 
 
 def is_leaving(task: Task) -> bool:
@@ -121,6 +134,8 @@ def copies(stack: Stack, service: ServiceSpec) -> int:
 
     A release that an earlier version took must not keep a pass busy for ever either.
     """
+    if service.schedule is not None:
+        return 0  # whatever it was scaled to before it had one
     return min(stack.overrides.get(service.name, service.replicas), MOST_TASKS)
 
 

@@ -13,21 +13,20 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.mirror.serving import copies, is_leaving, stands_by
-from orchestrator.control.planning import gates, misplaced, pairs, stopping
+from orchestrator.control.planning import gates, jobs, misplaced, pairs, stopping
 from orchestrator.control.planning.keeping import stop_unwanted
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ServiceState
 from orchestrator.control.planning.starting import create_task, let_run
 from orchestrator.control.planning.terms import at_home, replica
-from scheduler.reconcile import WantedService, reconcile
+from scheduler.reconcile import CreateTask, WantedService, reconcile
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
-    from scheduler.reconcile import CreateTask
     from specs.api import Stack
     from specs.task import Task
 
@@ -55,7 +54,10 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         sample = deployed or (kept[min(kept)] if kept else None)
         if sample is None:
             continue
-        if name in stack.overrides:
+        job = jobs.newest(kept.values())
+        if job is not None:  # what waits for its turn is of the iteration that was begun
+            kept = {slot: kept.get(slot, job) for slot in range(1, copies(stack, job.service) + 1)}
+        elif name in stack.overrides:
             slots = range(1, copies(stack, sample.service) + 1)
             kept = {slot: kept.get(slot, sample) for slot in slots}
         wanted = WantedService(
@@ -63,8 +65,12 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
             sample.task.restart,
             asked=stack.asked.get(name, 0),
             asked_again=stack.asked_again.get(name, 0),
+            at_once=job.service.max_concurrent if job is not None else None,
         )
-        replicas = [replica(pass_, task, kept.get(task.slot)) for task in found]
+        moves = misplaced.leaving(pass_, sample, found).moves
+        replicas = [
+            replica(pass_, task, kept.get(task.slot), displaced=task.id in moves) for task in found
+        ]
         plan = reconcile(wanted, replicas, pass_.now)
         states[name] = ServiceState(name, sample, wanted, replicas, plan=plan)
         waits_for = gates.created(stack, name)
@@ -78,9 +84,9 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         }
         by_id = {task.id: task for task in found}
         left = pairs.left_behind(pass_, sample, found)
-        for going in [*left, *(by_id[stop.task] for stop in plan.stop)]:
+        for going in [*left, *(by_id[t] for t in (*(s.task for s in plan.stop), *sorted(moves)))]:
             stopping.begin(pass_, going)
-        for create in plan.create:
+        for create in (*plan.create, *_successors(found, moves)):
             asked = any(wanted.behind(t) for t in replicas if t.slot == create.slot)
             if not asked and _failed_attempt(pass_, found, create, stack):
                 continue
@@ -117,6 +123,16 @@ def _in_order(pass_: Pass, stack: Stack, names: Iterable[str]) -> list[str]:
     order = dependencies_of(spec).order if spec is not None else ()
     places = {name: place for place, name in enumerate(order)}
     return sorted(names, key=lambda name: (places.get(name, len(places)), name))
+
+
+def _successors(tasks: list[Task], moves: Collection[str]) -> list[CreateTask]:
+    """Return what takes the places of tasks that move, at once: an empty slot is none here."""
+    stay = {t.slot for t in tasks if t.live and t.id not in moves}
+    return [
+        CreateTask(t.slot, t.spec_hash, replaces=t.id)
+        for t in tasks
+        if t.id in moves and t.slot not in stay
+    ]
 
 
 def _waiting(tasks: list[Task]) -> str:

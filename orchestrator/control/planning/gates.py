@@ -13,7 +13,7 @@ from orchestrator.control.mirror.dependencies import edge_words
 from specs.stack import Condition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from orchestrator.control.planning.service_state import ServiceState
     from scheduler.reconcile import WantedService
@@ -46,12 +46,19 @@ def admitted(wanted: WantedService, replicas: Iterable[Replica]) -> bool:
 
 
 def waits_for(
-    service: ServiceSpec, states: Mapping[str, ServiceState], wanted: WantedService
+    service: ServiceSpec,
+    states: Mapping[str, ServiceState],
+    wanted: WantedService,
+    without: Collection[str] = (),
 ) -> str:
-    """Return what the service waits for (``db to be healthy, migrate to complete``), or ""."""
+    """Return what the service waits for (``db to be healthy, migrate to complete``), or "".
+
+    ``without``: whom it does not wait for any more.
+    """
     waiting = [
         edge_words(name, edge) if not (held := states[name].held) else f"{name} ({held})"
         for name, edge in _held(service, states, wanted)
+        if name not in without
         if not satisfied(edge, states[name], one=name == service.task.partner)
     ]
     return ", ".join(dict.fromkeys(waiting))

@@ -142,10 +142,10 @@ def judge(pass_: Pass, state: ServiceState, release: Release, held: Standing) ->
     }
     if len(new) < len(held.wanted.beside) or not new:
         return
-    state.stands = True
+    state.stands, canary = True, held.canary
     count = "1 canary" if len(new) == 1 else f"{len(new)} canaries"
-    canary = held.canary
-    serves = f"{count} of {len(held.wanted.slots)} beside the old tasks"
+    weight = f" with {canary.weight} % of connections" if canary.weight else ""
+    serves = f"{count} of {len(held.wanted.slots)} beside the old tasks{weight}"
     if canary.promote == "manual":
         state.held, state.by_hand = f"{serves}, to be promoted or aborted", True
         return

@@ -12,11 +12,20 @@ from orchestrator.control.planning import gates, stopping
 from specs.states import FINAL, Desired
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
     from orchestrator.control.planning.service_state import ReleaseTarget
     from specs.api import Stack
     from specs.task import Task
+
+
+def newest(kept: Iterable[Effective]) -> Effective | None:
+    """Return a replicated job as the newest of its tasks has it; None where that is none."""
+    found = max(kept, key=lambda effective: effective.release, default=None)
+    job = found is not None and found.service.is_job and not found.service.per_node
+    return found if job else None
 
 
 def of_this_iteration(

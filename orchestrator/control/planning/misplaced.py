@@ -3,6 +3,9 @@
 Asks ``scheduler.displaced``. Those that move are replaced by ``rollout`` like tasks of an old
 spec; those that stay serve on, and say so in their record (``Task.misplaced``). A global
 service is not asked about: its tasks belong to nodes, and end where they do not belong.
+
+What must leave its node for another reason (a drain) is replaced by ``reconcile`` beside it; but
+two of what cannot exist twice never are, so its end comes first, and it moves as these do.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from orchestrator.control.mirror.released import spec_of
 from orchestrator.control.planning import pairs
 from orchestrator.control.planning.placement import needs
 from orchestrator.control.planning.room import fleet
+from orchestrator.control.planning.terms import at_home, must_leave
 from scheduler import constraints
 from scheduler.displaced import Displaced, Settled, Stay, displaced
 from scheduler.view import Fleet
@@ -30,24 +34,59 @@ if TYPE_CHECKING:
 
 def look(pass_: Pass, effective: Effective, tasks: Sequence[Task]) -> Displaced:
     """Return which of a service's tasks must go elsewhere, and which would but stay."""
-    service = effective.service
-    if service.per_node or effective.task.partner:
+    if effective.service.per_node or effective.task.partner:
         return Displaced()  # nobody moves away from his partner
-    if not pairs.constraints_of(effective):
+    if not pairs.constraints_of(effective) and not effective.exclusive:
         return Displaced()
     here = [t for t in tasks if t.live and t.node is not None]
-    wrong = [t for t in here if breaks(pass_, effective, t)]
+    leaves = _leaving(pass_, here, effective)
+    wrong = [t for t in here if t.id in leaves or breaks(pass_, effective, t)]
+    return _judged(pass_, effective, here, wrong, leaves)
+
+
+def leaving(pass_: Pass, effective: Effective, tasks: Sequence[Task]) -> Displaced:
+    """Return which tasks must leave their nodes though their constraints allow them there.
+
+    Of what may exist twice none: ``reconcile`` replaces that before it ends.
+    """
+    if effective.service.per_node or effective.task.partner:
+        return Displaced()
+    here = [t for t in tasks if t.live and t.node is not None]
+    leaves = _leaving(pass_, here, effective)
+    return _judged(pass_, effective, here, [t for t in here if t.id in leaves], leaves)
+
+
+def _judged(
+    pass_: Pass,
+    effective: Effective,
+    here: Iterable[Task],
+    wrong: Sequence[Task],
+    leaves: Mapping[str, str],
+) -> Displaced:
     if not wrong:
         return Displaced()
     right = {t.slot for t in here if t not in wrong and t.spec_hash == effective.hash}
     settled = [
-        Settled(needs(pass_, task, effective), task.node or "", succeeded=task.slot in right)
+        Settled(
+            needs(pass_, task, effective),
+            task.node or "",
+            succeeded=task.slot in right,
+            leaves=leaves.get(task.id, ""),
+        )
         for task in wrong
     ]
     view = Fleet({found.id: found for task in wrong if (found := pass_.view(task.node))})
     if not all(task.wants.homes for task in settled):
         view = fleet(pass_)  # some may go elsewhere: what room is there
     return displaced(view, settled, brake=pass_.brake)
+
+
+def _leaving(pass_: Pass, here: Sequence[Task], effective: Effective) -> dict[str, str]:
+    """Return why tasks must leave their nodes: what is tied to its node stays, whatever comes."""
+    if not effective.exclusive:
+        return {}
+    found = {t.id: why for t in here if (why := must_leave(pass_, t))}
+    return {t.id: found[t.id] for t in here if t.id in found and not at_home(pass_, t, effective)}
 
 
 def breaks(pass_: Pass, effective: Effective, task: Task) -> bool:
@@ -85,7 +124,9 @@ def as_failed(
     spec: StackSpec | None = spec_of(pass_.cluster, release)
     if spec is None or service not in spec.services:
         return {}
-    found = look(pass_, pass_.specs.under(release, spec, service), tasks)
+    effective = pass_.specs.under(release, spec, service)
+    found = look(pass_, effective, tasks)
     later = f"release {release.number} failed, so it is not moved: corral up"
-    moves = {task: Stay(f"its node is not what the file asks for; {later}") for task in found.moves}
-    return {**moves, **found.stays}
+    wrong = {t.id for t in tasks if t.id in found.moves and breaks(pass_, effective, t)}
+    moves = {task: Stay(f"its node is not what the file asks for; {later}") for task in wrong}
+    return {**moves, **{task: stay for task, stay in found.stays.items() if stay.broken}}

@@ -17,8 +17,8 @@ from orchestrator.control.mirror.ports import (
     numbers_taken,
 )
 from orchestrator.control.mirror.records import VOLUMES, Volume
-from orchestrator.control.mirror.serving import global_slots
-from orchestrator.control.planning import binds, pairs, taking_turns
+from orchestrator.control.mirror.serving import global_slots, stands_by
+from orchestrator.control.planning import binds, pairs, planned, taking_turns
 from orchestrator.control.planning import homes as volume_homes
 from orchestrator.control.planning.networks import network_of
 from orchestrator.control.planning.passes import mistake
@@ -28,7 +28,7 @@ from scheduler import constraints
 from scheduler.place import place, place_in_steps
 from scheduler.refusals import NoPlace, no_place
 from scheduler.steps import STEP
-from scheduler.view import Fleet, Home, NodeView, Pending
+from scheduler.view import Fleet, Home, NodeView, Only, Pending
 from specs import shares, skew
 from specs.states import FINAL, Desired, TaskState
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
     from scheduler.steps import Steps
-    from scheduler.view import Only
     from specs.task import Task
 
 
@@ -116,12 +115,11 @@ def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
             if waits := binds.look(pass_, effective, fresh=_new(task)).waits:
                 unfit[task.id] = waits
                 continue
-            pending.append(
-                replace(
-                    _pair(pass_, task, effective, node, slot),
-                    prefers=_prefers(effective, left.get(_slot(task))),
-                )
+            one = replace(
+                _pair(pass_, task, effective, node, slot),
+                prefers=_prefers(effective, left.get(_slot(task))),
             )
+            pending.append(planned.held_to(pass_, task, one))
         except Exception as error:  # noqa: BLE001 - told of the task; the others go on
             unfit[task.id] = mistake(error, task.stack)
     result = yield from place_in_steps(view, pending, seed=0)
@@ -170,7 +168,8 @@ def _in_slots(pass_: Pass, stacks: set[str]) -> dict[tuple[str, str, int], list[
     slots: dict[tuple[str, str, int], list[Task]] = defaultdict(list)
     for stack in stacks:
         for task in pass_.draft.tasks(stack).values():
-            if task.node is not None and task.state not in FINAL:
+            kept = task.live and stands_by(pass_.cluster, task)  # it makes room for nobody
+            if task.node is not None and task.state not in FINAL and not kept:
                 slots[_slot(task)].append(task)
     return slots
 
@@ -227,8 +226,18 @@ def needs(pass_: Pass, task: Task, effective: Effective, pinned: str | None = No
 def refusal(pass_: Pass, task: Task) -> NoPlace:
     """Return why no node takes a waiting task, node by node, and what would help."""
     effective = pass_.specs.of(task.stack, task.release, task.service)
+    found = asked_of(pass_, task)
+    if found is None:
+        partner = effective.task.partner if effective is not None else ""
+        return NoPlace(hint=f"corral ps -a {partner}") if partner else NoPlace()
+    return no_place(*found)
+
+
+def asked_of(pass_: Pass, task: Task) -> tuple[Fleet, Pending] | None:
+    """Return the nodes and what a waiting task asks of them; None: its partner has no node."""
+    effective = pass_.specs.of(task.stack, task.release, task.service)
     if effective is None:
-        return NoPlace()
+        return None
     slot = [
         other
         for other in pass_.draft.tasks(task.stack).values()
@@ -242,9 +251,9 @@ def refusal(pass_: Pass, task: Task) -> NoPlace:
     if effective.task.partner:
         partner = pairs.Lenders(pass_, effective).of(task.slot, pinned)
         if partner is None or partner.node is None:
-            return NoPlace(hint=f"corral ps -a {effective.task.partner}")
+            return None
         pinned = partner.node
-    return no_place(fleet(pass_), _pair(pass_, task, effective, pinned, slot))
+    return fleet(pass_), _pair(pass_, task, effective, pinned, slot)
 
 
 def _places(pass_: Pass, effective: Effective) -> dict[int, str]:
@@ -439,6 +448,7 @@ def _pending(
         constraints=service.placement.constraints,
         preferences=service.placement.preferences,
         max_per_node=service.placement.max_replicas_per_node,
+        pack=service.placement.strategy == "pack",
         ports=fixed_host_ports(effective.task),
         homes=(*homes(pass_, effective, task.slot), *bound.ties),
         only=bound.only,

@@ -69,6 +69,14 @@ def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> Release
     return ReleaseTarget(release, spec, rollback, tuple({*release.keeps} - touched))
 
 
+def begin(pass_: Pass, release: Release, images: Mapping[str, str]) -> None:
+    """Have a release deployed whose images are there: its numbers count, and what it starts."""
+    pass_.draft.put(RELEASES, deploying(pass_, release, images))
+    stack = pass_.cluster.stacks.get(release.stack)
+    if stack is not None and stack.desired == "up":
+        pass_.draft.put(STACKS, stack.begun(release))
+
+
 def deploying(pass_: Pass, release: Release, images: Mapping[str, str]) -> Release:
     """Return a release whose images are there, with the services it updates.
 
@@ -142,7 +150,7 @@ def judge(
     since = pass_.observed.settled(stack.name, release.number, steady, stands=stands)
     # A batch that is watched before the next one begins is no standstill, however long it is.
     since = max([since, *(s.moves.paused for s in awaited if s.moves.paused is not None)])
-    until = since + target.spec.deadline
+    until = max([since + target.spec.deadline, *(state.patient_until for state in awaited)])
     if pass_.now < until:
         given_up = (failing.given_up(target, t) for s in awaited for t in unhealthy(s))
         return earliest(until, *(at for at in given_up if at > pass_.now))
@@ -263,7 +271,11 @@ def _misplaced(pass_: Pass, awaited: Iterable[ServiceState]) -> tuple[float, str
     for state in awaited:
         found = ((pass_.draft.task(t), stay) for t, stay in sorted(state.misplaced.stays.items()))
         # What is lost with its node is replaced, wherever it was.
-        left = [(t, s) for t, s in found if t is not None and pass_.node_status(t.node) != "down"]
+        left = [
+            (task, stay)
+            for task, stay in found
+            if stay.broken and task is not None and pass_.node_status(task.node) != "down"
+        ]
         for task, stay in left:
             since = pass_.observed.mark(task.id).misplaced_since
             until = max(until, (pass_.now if since is None else since) + stay.patience)
@@ -314,6 +326,11 @@ def _noted(pass_: Pass, target: ReleaseTarget, judged: Sequence[ServiceState]) -
         for state in judged
         for name, required in state.unchecked
         if not required
+    ]
+    notes += [
+        f"{state.name} goes on without {name}, waited for as long as x-corral.depends_deadline says"
+        for state in judged
+        for name in sorted(state.gone_without)
     ]
     told = target.release.notes
     fresh = [note for note in notes if note not in told]
@@ -388,6 +405,8 @@ def fail(pass_: Pass, release: Release, reason: str, cause: Cause | None = None)
 
 def _rolls_back(stack: Stack, state: ServiceState, release: Release) -> bool:
     action = state.effective.service.update.failure_action
+    if release.rollback_to:
+        return False  # one that fails is paused, and goes nowhere by itself
     return action == "rollback" and 0 < stack.running < release.number
 
 

@@ -54,6 +54,8 @@ class ServiceState:
     homeless: tuple[Replica, ...] = ()  # no node has taken them for a while, see nowhere
     look_at: float | None = None  # when it may become so, if nothing happens
     current: tuple[Replica, ...] | None = None  # see gates.current
+    patient_until: float = 0.0  # a dependency's own deadline, should it be later than all others
+    gone_without: frozenset[str] = frozenset()  # whom it waited for long enough, see deadlines
     held: str = ""  # why the release cannot end yet, though nothing is wrong: see holding
     stands: bool = False  # all that may move did: only time or somebody decides
     by_hand: bool = False  # somebody, at last

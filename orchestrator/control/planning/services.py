@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.planning import (
+    deadlines,
     failing,
     gates,
     holding,
@@ -27,7 +28,12 @@ from orchestrator.control.planning import (
 from orchestrator.control.planning.keeping import Kept, as_it_is, stop_unwanted
 from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
-from orchestrator.control.planning.starting import create_task, let_run, tasks_by_slot
+from orchestrator.control.planning.starting import (
+    create_task,
+    let_run,
+    tasks_by_slot,
+    why_made,
+)
 from orchestrator.control.planning.terms import at_home, replica, wanted_service
 from scheduler.reconcile import StopTask, WantedService, reconcile_in_steps
 from scheduler.rollout import Moves, advance_in_steps
@@ -86,7 +92,7 @@ def _plan_service(
     yield len(tasks) // 2
     state.networks = ensure_vips(pass_, effective) if state.wanted.slots else ""
     held = gates.created(stack, state.name)
-    gate = not held and _may_start(state, states, target)
+    gate = not held and _may_start(pass_, state, states, target)
     state.waits_for = held or state.waits_for
     yield from _decide(pass_, stack, state, target, gate=gate)
     waiting = 0 if state.must_end else len(state.plan.queued)
@@ -102,6 +108,7 @@ def _plan_service(
         state.settled = state.steady = _prepared(state)
     standby.change_over(pass_, stack, target, state)
     failing.look(pass_, target, state, states)
+    deadlines.look(pass_, target, state, states)
     nowhere.look(pass_, state)
     yield len(tasks)
     return state
@@ -155,7 +162,7 @@ def _prepared(state: ServiceState) -> int:
 
 
 def _may_start(
-    state: ServiceState, states: Mapping[str, ServiceState], target: ReleaseTarget
+    pass_: Pass, state: ServiceState, states: Mapping[str, ServiceState], target: ReleaseTarget
 ) -> bool:
     """Say whether nothing the service depends on holds it back; note whom it waits for."""
     wanted, effective = state.wanted, state.effective
@@ -163,7 +170,8 @@ def _may_start(
         return True
     found = gates.unchecked(effective.service, states, wanted)
     state.unchecked = tuple((name, edge.required) for name, edge in found)
-    state.waits_for = gates.waits_for(effective.service, states, wanted)
+    state.gone_without = deadlines.gone_without(pass_, target, state.name)
+    state.waits_for = gates.waits_for(effective.service, states, wanted, state.gone_without)
     return not state.waits_for
 
 
@@ -206,13 +214,17 @@ def _perform(
 ) -> Steps[None]:
     """Do what was decided, and let go of what ended."""
     by_id = {task.id: task for task in tasks}
+    for stop in (*state.plan.stop, *state.moves.stop):
+        pass_.draft.because.setdefault(stop.task, stop.reason)
     for task_id in dict.fromkeys(s.task for s in (*state.plan.stop, *state.moves.stop)):
         stopping.begin(pass_, by_id[task_id], grace=target.grace)
         yield 1
-    for create in (*state.plan.create, *state.moves.create):
+    creates = (*state.plan.create, *state.moves.create)
+    slots = tasks_by_slot(tasks) if creates and tasks else {}
+    for create in creates:
         own = state.own_specs.get(create.slot, state.effective)
         fresh = target.renews and not state.carried and _anew(tasks, create)
-        create_task(
+        made = create_task(
             pass_,
             own,
             create,
@@ -221,6 +233,8 @@ def _perform(
             fresh=fresh,
             turn="beside" if create.slot in state.wanted.beside else "",
         )
+        if create.slot in slots:
+            pass_.draft.because[made.id] = why_made(pass_, slots[create.slot], made)
         yield 2
     let_run(
         pass_,

@@ -7,7 +7,7 @@ them together, then what is left over: withdrawn tasks, resting addresses, histo
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.control.planning import (
     networks,
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from orchestrator.control.planning.passes import Pass
-    from orchestrator.control.wanted import Outgoing
     from scheduler.steps import Steps
     from specs.api import Stack
     from specs.task import Task
@@ -48,8 +47,16 @@ PERSISTENT = 15.0  # seconds of the same that are no passing thing
 Dues = dict[str, float | None]
 
 
+class Audience(Protocol):
+    """Who is told of networks: ``wanted.Outgoing``, or nobody where nothing is written."""
+
+    def interested(self, networks: Iterable[str]) -> dict[str, set[str]]:
+        """Return, for each network, the nodes that are told about it."""
+        ...
+
+
 def look(
-    pass_: Pass, stacks: Iterable[str], out: Outgoing, *, over: bool
+    pass_: Pass, stacks: Iterable[str], out: Audience, *, over: bool
 ) -> Steps[tuple[Dues, float | None]]:
     """Decide, in steps, for these stacks and, if ``over``, for what belongs to none.
 
@@ -60,7 +67,7 @@ def look(
     return dues, over_due
 
 
-def _look_at_all(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> Steps[Dues]:
+def _look_at_all(pass_: Pass, stacks: Iterable[str], out: Audience) -> Steps[Dues]:
     due: Dues = {}
     names = sorted(stacks)
     deploying = {name for name in names if releases.under_way(pass_, name)}
@@ -206,7 +213,7 @@ def _strays(pass_: Pass, stack: str) -> None:
         stopping.begin(pass_, task, graceful=False)
 
 
-def _look_over(pass_: Pass, out: Outgoing) -> Steps[float | None]:
+def _look_over(pass_: Pass, out: Audience) -> Steps[float | None]:
     """Decide what belongs to no stack: addresses that rested, leases and contents unused.
 
     Return when to look again.

@@ -64,7 +64,8 @@ def look(
         for t in replicas
         if t.live and t.spec_hash in standby.hashes and t.spec_hash != wanted.slots.get(t.slot)
     }
-    kept = standby.since > 0 and pass_.wall < standby.until and not coming and not target.rollback
+    in_time = standby.since > 0 and pass_.wall < standby.until
+    kept = in_time and not coming and not target.rollback and not _superseded(target, name, standby)
     going = {t.id for t in aside.values() if not kept or t.evicted or t.lost}
     for task_id in sorted(going):
         task = pass_.draft.task(task_id)
@@ -87,6 +88,13 @@ def serving(stack: Stack, service: str, replicas: list[Replica]) -> list[Replica
         return replicas
     others = [t for t in replicas if t.spec_hash not in standby.hashes]
     return others if any(t.live for t in others) else replicas
+
+
+def _superseded(target: ReleaseTarget, name: str, standby: Standby) -> bool:
+    """Say whether another update began since: what was kept before that is no way back any more."""
+    release = target.release
+    deploys = release.state is ReleaseState.DEPLOYING and name in (release.updates or ())
+    return deploys and standby.since < release.created_at
 
 
 def _begins(
@@ -135,7 +143,8 @@ def change_over(pass_: Pass, stack: Stack, target: ReleaseTarget, state: Service
         return
     old = tuple(sorted({t.spec_hash for t in live} - goal))
     forward = target.release.state is ReleaseState.DEPLOYING and not target.rollback
-    keep = state.effective.service.update.keep_old if forward else 0.0
+    update = state.effective.service.update
+    keep = update.keep_old if forward and update.blue_green else 0.0
     now = pass_.wall
     made = Standby(hashes=old, since=now, until=now + keep) if old else None
     pass_.draft.put(STACKS, record.with_standby(state.name, made))

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.control.mirror.serving import stands_by
 from orchestrator.control.planning import pairs
+from orchestrator.control.telling.words import words_of
 from specs.stack import task_name
 from specs.states import FINAL, Desired, TaskState
 from specs.task import Task, TaskStatus
@@ -56,6 +58,33 @@ def create_task(
     )
     pass_.draft.put_task(task)
     return task
+
+
+def why_made(pass_: Pass, slot: Iterable[Task], made: Task) -> str:
+    """Return what a task is made for in a slot that had others: a word for programs, and words."""
+    before = max(slot, key=lambda t: (t.created_at, t.id))
+    node = pass_.cluster.nodes.get(before.node or "")
+    where = node.name if node is not None else "a node that left"
+    if before.state in FINAL:
+        return _after_end(pass_, before, made, where)
+    place = pass_.place(before.node)
+    if place.gone or place.status == "down":
+        why = f"node-lost: {before.name} was on {where}, which is {place.status}"
+    elif not before.live or before.spec_hash != made.spec_hash:
+        why = f"update: release {made.release} replaces {before.name} of release {before.release}"
+    elif place.draining:
+        why = f"drain: {before.name} leaves {where}, which is drained"
+    else:
+        why = f"moved: {before.name} does not belong on {where} any more"
+    return why
+
+
+def _after_end(pass_: Pass, before: Task, made: Task, where: str) -> str:
+    if before.state is TaskState.COMPLETE or before.desired is Desired.SHUTDOWN:
+        return f"asked: {before.name} had ended and is asked to run"
+    if before.spec_hash != made.spec_hash:
+        return f"update: release {made.release} follows what ended of release {before.release}"
+    return f"failed: {before.name} {words_of(pass_.cluster, before).text} on {where}"
 
 
 def let_run(
@@ -107,7 +136,8 @@ def _say_or_run(pass_: Pass, current: Task, reason: str) -> None:
 def _replaces(pass_: Pass, task: Task, slot: list[Task]) -> bool:
     """Say whether a task of another spec runs in the slot."""
     known = (pass_.draft.task(other.id) for other in slot)
-    return any(t is not None and t.live and t.spec_hash != task.spec_hash for t in known)
+    there = (t for t in known if t is not None and not stands_by(pass_.cluster, t))
+    return any(t.live and t.spec_hash != task.spec_hash for t in there)
 
 
 def tasks_by_slot(tasks: Iterable[Task]) -> dict[int, list[Task]]:
@@ -133,6 +163,7 @@ def _held_by(
             other is not None
             and other.id != task.id
             and other.state not in FINAL
+            and not (other.live and stands_by(pass_.cluster, other))
             and (not other.live or other.spec_hash != task.spec_hash or other.id in displaced)
             and (stays or pass_.node_status(other.node) != "down")
         ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.serving import stands_by
 from scheduler.place import place_in_steps
 from specs.states import Desired, TaskState
 
@@ -68,6 +69,7 @@ def _replaced(pass_: Pass, task: Task) -> Task | None:
     """Return the task of another spec that still runs in a task's slot."""
     for other in pass_.draft.tasks(task.stack).values():
         mine = (other.service, other.slot) == (task.service, task.slot)
-        if mine and other.live and other.node is not None and other.spec_hash != task.spec_hash:
+        runs = other.live and other.node is not None and not stands_by(pass_.cluster, other)
+        if mine and runs and other.spec_hash != task.spec_hash:
             return other
     return None

@@ -72,6 +72,20 @@ def replica(
     return made
 
 
+def must_leave(pass_: Pass, task: Task) -> str:
+    """Return why a task is to leave its node, which works: "" where it need not."""
+    place, view = pass_.place(task.node), pass_.view(task.node)
+    name = view.name if view is not None else task.node
+    if place.draining:
+        return f"{name} is to be empty"
+    return f"nothing more fits on {name}" if _crowded(task, place) else ""
+
+
+def _crowded(task: Task, place: Whereabouts) -> bool:
+    """Say whether it cannot be made where it is, since nothing more fits there."""
+    return task.status.crowded and place.status in HEARD and not task.status.runs
+
+
 def _tied(pass_: Pass, task: Task, effective: Effective | None) -> bool:
     """Say whether the task stays with its node whatever becomes of that."""
     return effective is not None and (
@@ -99,8 +113,7 @@ def _replica(
     displaced: bool,
 ) -> Replica:
     status = place.status
-    # What cannot be made where it is, since nothing more fits there, goes where it can.
-    crowded = task.status.crowded and place.status in HEARD and not task.status.runs
+    crowded = _crowded(task, place)
     stays = (place.leaves or crowded) and _tied(pass_, task, effective)
     spec = effective.service.task if effective is not None else NO_SPEC
     lived = pass_.now - mark.ready_since if mark.ready_since is not None else mark.lived
@@ -117,7 +130,7 @@ def _replica(
         leaving=task.leaving,
         lost=lost,
         awaited=lost and (pass_.brake or place.returning),
-        evicted=(place.draining or crowded) and not stays,
+        evicted=(place.draining or crowded) and not (stays or displaced),
         displaced=displaced,
         unheard=status not in HEARD,
         returned_at=place.returned_at,

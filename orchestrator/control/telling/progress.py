@@ -26,8 +26,8 @@ from orchestrator.control.telling.words import (
     words_of,
 )
 from orchestrator.errors import NotFound
-from specs.api import Event, Progress
-from specs.kit import masking
+from specs.api import Progress
+from specs.events import Event
 from specs.states import FINAL, HEARD, OVER, ReleaseState
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Feed:
     def __init__(self, stack: str | None) -> None:
         self.stack = stack
         self.lines: deque[Progress] = deque(maxlen=QUEUED)
-        self.events: deque[Event] = deque(maxlen=QUEUED)
+        self.events: deque[tuple[Event, int]] = deque(maxlen=QUEUED)
         self.changed = asyncio.Event()
 
 
@@ -95,26 +95,29 @@ class Streams:
                 feed.lines.append(line)
                 feed.changed.set()
 
-    def event(self, kind: str, message: str, **where: str) -> None:
-        """Hand an event to all who read events."""
-        if not self._feeds:
-            return
-        event = Event(time=self._clock.wall(), kind=kind, message=masking.text(message), **where)
+    @property
+    def some(self) -> bool:
+        """Whether anybody follows."""
+        return bool(self._feeds)
+
+    def event(self, event: Event, revision: int) -> None:
+        """Hand an event to all who read events, with the store's revision that has it."""
         for feed in self._feeds:
             if feed.stack is None or feed.stack == event.stack or not event.stack:
-                feed.events.append(event)
+                feed.events.append((event, revision))
                 feed.changed.set()
 
-    async def events(self, stack: str | None) -> AsyncIterator[Event]:
-        """Yield events from now on."""
+    def happened(self, kind: str, text: str, node: str) -> Event:
+        """Return what happened to a node just now."""
+        return Event(time=self._clock.wall(), kind=kind, node=node, message=text)
+
+    @contextlib.contextmanager
+    def following(self, stack: str | None) -> Iterator[Feed]:
+        """Queue what happens from now on; of ``stack`` and what belongs to none, None = all."""
         feed = Feed(stack)
         self._feeds.add(feed)
         try:
-            while True:
-                feed.changed.clear()
-                while feed.events:
-                    yield feed.events.popleft()
-                await feed.changed.wait()
+            yield feed
         finally:
             self._feeds.discard(feed)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import aiohttp
 import asyncssh
 
-from orchestrator.dispatch.agent import AgentClient
+from orchestrator.dispatch.agent import talking
 from orchestrator.errors import Conflict, Invalid, RequestError, Unavailable
 from orchestrator.nodes.bootstrap import bundle, check, clusterkey, hostkey, install, probe
 from orchestrator.nodes.bootstrap.remote import StepFailed, login
@@ -239,8 +239,7 @@ class Bootstrap:
 
     async def _greet(self, connector: aiohttp.BaseConnector, node: Node) -> Hello:
         """Ask until the agent listens; keep the connection meanwhile."""
-        async with aiohttp.ClientSession("http://agent", connector=connector) as http:
-            client = AgentClient(http, node.name)
+        async with talking(connector, node.name) as client:
             while True:
                 try:
                     hello = await client.hello()

@@ -49,6 +49,23 @@ def test_a_vip_leads_to_the_ready_endpoints_of_all_nodes():
     assert found.sets["vip_dead"] == {}
 
 
+def test_a_canarys_share_holds_for_vip_and_port_alike():
+    cluster = shop()
+    (key,) = [key for key in cluster.services if "/web/" in key]
+    service = cluster.services[key]
+    some = tuple(
+        one.model_copy(update={"share": 20 if one.task == "w2" else 0}) for one in service.endpoints
+    )
+    cluster.services[key] = service.model_copy(update={"endpoints": some})
+    found = rules(wanted(cluster))
+    for element in (found.sets["vips"][vip("net-a", 2)], found.sets["ports"]["tcp . 8080"]):
+        (rule,) = found.chains[element.removeprefix("goto ")]
+        assert "numgen inc mod 5 map" in rule
+        assert len(re.findall(r": 10\.210\.16\.130\b", rule)) == 1
+        assert len(re.findall(r": 10\.210\.16\.66\b", rule)) == 4
+    assert set(found.fronts[vip("net-a", 2)]) == {"10.210.16.66", "10.210.16.130"}
+
+
 def test_local_unreadiness_overrides_the_controller():
     cluster = shop()
     cluster.ready["w1"] = False

@@ -68,6 +68,10 @@ VERBS: dict[str, Row] = {
     "attach": ("attach web", -1, "tick", "attach nope", NO_TASKS),
     "cp": ("cp app-web-1:/etc/hostname -", 0, "app-web-1", "cp nope:/x -", NO_TASKS),
     "scale": ("scale web=1", 0, "", "scale nope=1", "nope"),
+    "history": ("history", 0, "new: far, shell, web", "history nope", "has a service nope"),
+    "rollback": ("rollback --dry-run 1", 0, "runs already", "rollback 77",
+                 "there is no release 77 of app"),
+    "diff": ("diff 1", 0, "ask for the same", "diff 77", "there is no release 77 of app"),
     "schedule": ("schedule ls", 0, "SERVICE", "schedule run nope", "no schedule nope"),
     "rollout": ("rollout status", 0, "is deployed", "rollout pause nope", UNKNOWN),
     "pause": ("pause app-web-1", 0, "app-web-1 paused", "pause nope", UNKNOWN),
@@ -80,7 +84,8 @@ VERBS: dict[str, Row] = {
     "inspect": ("inspect -f '{{.Node}} {{.State.Status}}' web-1", 0, "n2 running", "inspect nope",
                 "there is no object nope"),
     "ls": ("ls", 0, "app ", "", ""),
-    "events": ("events", -1, "", "", ""),
+    "why": ("why web", 0, "serve", "why nope", "there is no"),
+    "events": ("events --no-follow web", 0, "task.running app/web ", "events -n x", "not a number"),
     "kill": ("kill -s CONT far-1", 0, "app-far-1 CONT", "kill -s CONT nope", UNKNOWN),
     "restart": ("restart -t 0 web", 0, "", "restart nope", UNKNOWN),
     "create": ("create", 0, "", "create nope", "no such service: nope"),
@@ -104,11 +109,11 @@ VERBS: dict[str, Row] = {
 # Those that change nothing are typed again, with a closed input and on the laptop.
 READS = {"ps", "logs", "exec", "run", "cp", "top", "stats", "port", "volumes", "inspect", "ls",
          "network", "volume", "secret", "node", "state", "backup", "metrics", "doctor", "kill",
-         "schedule", "scale", "rollout"}  # fmt: skip
+         "schedule", "scale", "rollout", "history", "diff", "rollback"}  # fmt: skip
 TERMINALS = {"ps", "logs", "top", "port", "volumes", "ls", "node", "kill", "pause", "wait"}
 # Files of this machine, and what it becomes; what another test of these hosts is about.
 OTHERS = {
-    "watch": "test_watch.py", "restore": "test_backup.py",
+    "plan": "test_plan.py", "watch": "test_watch.py", "restore": "test_backup.py",
     "config": "", "lint": "", "context": "test_laptop.py", "lab": "", "agent": "",
     "supervise": "", "version": "", "completion": "", "man": "",
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import pwd
 import resource
 import socket
 import zlib
@@ -20,6 +21,7 @@ from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store import base as store
 from specs.api import Deploy, Start
 from specs.kit import door
+from specs.made_by import MadeBy
 from specs.node import NodeCondition
 from specs.problems import Position, Problem
 from specs.states import Desired, TaskState
@@ -146,11 +148,16 @@ async def test_what_has_ended_is_found_by_name_until_it_is_removed(api, desired,
 # Commands.
 
 
+def by(kind):
+    """Who makes a release over this socket: we."""
+    return MadeBy(kind=kind, user=pwd.getpwuid(os.getuid()).pw_name, uid=os.getuid())
+
+
 async def test_a_deploy_reaches_the_control_loops(api):
     body = {"key": "k1", "project": {"services": {}}, "contents": {"secrets.a": "YQ=="}}
     status, row = await api.call("POST", "/v1/stacks/shop/releases", json=body)
     assert (status, row["number"], row["state"]) == (200, 1, "pending")
-    assert api.control.calls == [("deploy", "shop", Deploy(**body))]
+    assert api.control.calls == [("deploy", "shop", Deploy(**body, by=by("up")))]
 
 
 async def test_commands_on_a_stack(api):
@@ -168,7 +175,7 @@ async def test_commands_on_a_stack(api):
     assert api.control.calls == [
         ("scale", "shop", {"web": 3}),
         ("stop", "shop", 2.0),
-        ("start", "shop", Start(**body)),
+        ("start", "shop", Start(**body, by=by("start"))),
         ("restart", "shop", ("web",), None),
         ("remove", "shop", True, 1.5),
     ]

@@ -13,7 +13,8 @@ import pytest
 from orchestrator.api import logmerge, logs, streams
 from orchestrator.errors import NotFound
 from orchestrator.store.base import StoreUnavailable
-from specs.api import Event, Progress
+from specs.api import Progress
+from specs.events import Event
 from specs.node import NodeCondition
 from specs.states import TaskState
 from specs.task import Run, TaskStatus

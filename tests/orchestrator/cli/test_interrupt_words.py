@@ -10,8 +10,8 @@ from fake import Problem
 
 DOWN = "Undo it: corral -p shop down\n"
 BACK = (
-    "Release 2 is what ran before: to undo this one, put the file back as it was and run "
-    "corral -p shop up -d (corral -p shop down would remove the whole stack)\n"
+    "Release 2 is what ran before: to undo this one, corral -p shop rollback "
+    "(corral -p shop down would remove the whole stack)\n"
 )
 
 

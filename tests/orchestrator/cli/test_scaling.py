@@ -367,3 +367,13 @@ def test_who_waits_is_told_the_reason_that_ps_has(state, reason, said):
     for line in lines_of({}, [row(2, state, reason=reason, status=status)]):
         shown.apply(line)
     assert said in still(shown, 20.0)
+
+
+def test_what_waits_for_its_turn_is_not_waited_for():
+    """A job of five, two at a time, scaled to six: two run, the others come by and by."""
+    scaling = Scaling("shop", {"web": 6}, [], 0.0)
+    two = [row(slot, started_at=1.0) for slot in (1, 2)]
+    scaling.look(two, 10.0, {"web": 6}, {"web": 3})
+    assert not scaling.settled(60.0)
+    scaling.look(two, 60.0, {"web": 6}, {"web": 4})
+    assert scaling.settled(60.0)

@@ -53,6 +53,7 @@ VERBS = {
     # Its results are errors' or nobody's: it has no output to lose, and ends as always.
     "up": Verb("up -d", absent=None, unread=(0,)),
     "down": Verb("down -t 0", absent=(0, "no such stack, nothing to remove"), unread=(0,)),
+    "plan": Verb("plan", absent=None),
     "ps": Verb("ps", absent=(0, NO_STACK)),
     "logs": Verb("logs -f", streams=True),
     "exec": Verb("exec -T web true", code=7, unread=(7,)),  # it is the command's to decide
@@ -60,6 +61,9 @@ VERBS = {
     "attach": Verb("attach web", code=7),
     "cp": Verb("cp web:/etc/hosts -"),
     "scale": Verb("scale web=1", unread=(0,)),
+    "history": Verb("history"),
+    "diff": Verb("diff"),
+    "rollback": Verb("rollback -d", unread=(0,)),
     "schedule": Verb("schedule ls", **BESIDE),
     "rollout": Verb("rollout status"),
     "restart": Verb("restart -t 0 web", unread=(0,)),
@@ -80,6 +84,7 @@ VERBS = {
     "inspect": Verb("inspect web", absent=(1, "there is no object web")),
     "ls": Verb("ls", **BESIDE),
     "events": Verb("events", streams=True, absent=None),  # of what may come
+    "why": Verb("why web", absent=None),  # the controller says what there is
     "config": Verb("config", **NOWHERE),
     "lint": Verb("lint", **NOWHERE),
     "network": Verb("network ls", **BESIDE),
@@ -148,9 +153,13 @@ class Shop:
             ("GET", stack, {**detail, "services": [web], "volumes": []}),
             ("GET", f"{stack}/tasks", lambda _: {"tasks": [self.web, *self.ended]}),
             ("GET", f"{stack}/progress", lambda _: Lines([end])),
+            ("GET", f"{stack}/history", {"releases": [{**release, "running": True}]}),
+            ("POST", f"{stack}/rollback", {**release, "to": 1, "changes": [], "warnings": []}),
+            ("GET", f"{stack}/diff", {"stack": "shop", "before": 2, "after": 3, "changes": []}),
             ("GET", f"{stack}/logs", lambda _: self._goes_on({"name": "web-1", "line": "y"})),
             ("GET", f"{stack}/usage", lambda _: self._told({"tasks": [self.web]})),
             ("GET", f"{stack}/processes", {"tasks": [{**self.web, "processes": [PROCESS]}]}),
+            ("POST", f"{stack}/plan", {"stack": "shop", "release": 3, "unchanged": True}),
             ("POST", f"{stack}/releases", {**release, "warnings": []}),
             ("POST", f"{stack}/runs", lambda _: Lines([{**end, "task": "t-web", "name": "once"}])),
             ("POST", f"{stack}/scale", lambda _: detail),
@@ -169,6 +178,7 @@ class Shop:
             ("GET", "/v1/tasks/t-web/exec", lambda _: Exec(said)),
             ("GET", "/v1/tasks/t-web/archive", ARCHIVE),
             ("GET", "/v1/events", lambda _: self._goes_on({"time": NOW, "kind": "task.running"})),
+            ("GET", "/v1/why/web", {"answer": "web of shop: 1 of 1 serve"}),
             ("GET", "/v1/nodes", {"nodes": [{"id": "n1", "name": "alpha", "status": "ready"}]}),
             ("GET", "/v1/schedules", {"schedules": []}),
             ("GET", "/v1/networks", {"networks": []}),

@@ -25,6 +25,7 @@ from orchestrator.store import keys
 from orchestrator.store.base import Delete, Put
 from orchestrator.store.memory import MemoryStore
 from specs.api import ClientMachine, Deploy, Restart, Start
+from specs.inside import NodeUsage
 from specs.node import Node, NodeFacts
 from specs.wire import HEARTBEAT, PROTOCOL, BuildEvent, Report, ResolvedImage, Stamp
 from tests.fakes.sealer import PlainSealer
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     from agent.tasks.record import Record
     from specs.api import Restarted, Started
+    from specs.inside import TaskUsage
+    from specs.plans import Plan
     from specs.task import Task
     from specs.wire import (
         Acknowledged,
@@ -205,6 +208,7 @@ class FakeAgents:
     digests: dict[str, str] = field(default_factory=dict)
     fail: dict[str, Exception] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)  # digests that nobody has
     removed: list[tuple[str, str]] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     delay: float = 0.0
@@ -213,12 +217,18 @@ class FakeAgents:
     deaf: set[str] = field(default_factory=set)  # nodes that do not say
     looked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     listens: dict[str, tuple[str, ...]] = field(default_factory=dict)  # node -> ports held now
+    uses: Callable[[str], dict[str, TaskUsage]] = lambda _: {}  # node -> what its tasks use
 
     async def resolve_image(self, node: str, request: Any) -> ResolvedImage:
         self.asked.append((request.image, request.policy))
         if self.rig.nodes[node]._session is None:
             raise Unavailable(f"node {node} is not reached")
         await asyncio.sleep(self.delay)
+        name, at, pinned = request.image.partition("@")
+        if at:
+            if pinned in self.gone:
+                raise Invalid(detail=f"there is no {pinned}")
+            return ResolvedImage(image=name, digest=pinned)
         if request.image in self.fail:
             raise self.fail[request.image]
         if request.policy == "never" and request.image in self.missing:
@@ -234,6 +244,9 @@ class FakeAgents:
         self.missing -= {request.tag, *request.build.tags}
         yield BuildEvent(digest=f"sha256:built-{request.tag}")
 
+    async def images(self, node: str) -> tuple[Any, ...]:
+        return ()
+
     async def transfer(self, node: str, image: str) -> tuple[int, int]:
         return self.transfers.get(image, (0, 0))
 
@@ -247,6 +260,11 @@ class FakeAgents:
         if node in self.deaf:
             raise Unavailable(f"node {node} is not reached")
         return {path: self.has.get(node, {}).get(path, "absent") for path in asked}
+
+    async def usage(self, node: str, stack: str) -> NodeUsage:
+        if self.rig.nodes[node]._session is None:
+            raise Unavailable(f"node {node} is not reached")
+        return NodeUsage(tasks=self.uses(node))
 
     async def remove_volume(self, node: str, name: str) -> None:
         self.removed.append((node, name))
@@ -368,6 +386,9 @@ class Rig:
     async def up(self, project: dict[str, Any], stack: str = "app", **more: Any) -> int:
         row = await self.control.deploy(stack, self.request(project, stack, **more))
         return row.number
+
+    async def plan(self, project: dict[str, Any], stack: str = "app", **more: Any) -> Plan:
+        return await self.control.plan(stack, self.request(project, stack, **more))
 
     async def start(self, *services: str, stack: str = "app") -> Started:
         self.deploys += 1

@@ -20,8 +20,8 @@ OLD, NEW = {"web:1": COUNT}, {"web:2": COUNT}
 def web(image: str, keep: str = "10m", action: str = "pause", **more: Any) -> dict[str, Any]:
     update = {"monitor": "2s", "failure_action": action}
     ours = {"update": "blue-green", "keep_old": keep}
-    more = {"restart": "always", **more}
-    return project(web=replicas(COUNT, update=update, image=image, **{"x-corral": ours}, **more))
+    more = {"restart": "always", "x-corral": ours, **more}
+    return project(web=replicas(COUNT, update=update, image=image, **more))
 
 
 class Traffic:
@@ -255,3 +255,37 @@ async def test_what_happens_while_the_old_set_is_kept(what):
         assert traffic.now() == NEW
         assert traffic.ready() == NEW
         assert not rig.cluster.stacks["app"].standby
+
+
+@pytest.mark.parametrize("then", ["rolling", "blue-green", "canary"])
+@pytest.mark.parametrize("back", [False, True], ids=["after it", "after going back"])
+async def test_another_update_while_a_set_is_kept(back, then):
+    """What is kept of an earlier update is in nobody's way: it goes, and makes room."""
+    ways = {"canary": {"canary": {"replicas": 1, "promote": "healthy-for 1s"}}}
+    ours = ways.get(then, {"update": then})
+    async with Rig(nodes=3) as rig:
+        traffic = await began(rig)
+        await rig.up(web("web:2"))
+        await rig.deployed()
+        if back:
+            await steer(rig, "abort")
+            await rig.deployed()
+        served = traffic.now()
+        await rig.up(web("web:3", **{"x-corral": ours}), deadline=30.0)
+        await rig.deployed(within=200)
+        assert traffic.now() == {"web:3": COUNT}
+        kept = served if then == "blue-green" else {}
+        await rig.until(lambda: traffic.ready() == {**kept, "web:3": COUNT}, within=100)
+
+
+async def test_a_task_moves_though_one_of_its_slot_is_kept_elsewhere():
+    async with Rig(nodes=4) as rig:
+        traffic = await began(rig)
+        await rig.up(web("web:2"))
+        await rig.deployed()
+        kept = {t.slot: t.node for t in rig.live("web") if t.release == 1}
+        task = next(t for t in rig.ready("web") if t.release == 2 and kept[t.slot] != t.node)
+        node = rig.fake_of(task).node
+        await rig.put_node(node.model_copy(update={"availability": "drain"}))
+        await rig.until(lambda: not [t for t in rig.tasks("web") if t.node == node.id], within=50)
+        await rig.until(lambda: traffic.now() == NEW)

@@ -55,6 +55,10 @@ async def down(rig: Rig, node) -> None:
     await rig.until(lambda: rig.cluster.conditions[node.node.id].status == NodeStatus.DOWN)
 
 
+async def drain(rig: Rig, node) -> None:
+    await rig.put_node(rig.cluster.nodes[node.node.id].with_availability("drain"))
+
+
 class Members:
     """What other agents answer; ``None`` = they do not."""
 
@@ -222,3 +226,14 @@ async def test_a_node_that_knows_no_leases_is_no_place_for_it():
         (task,) = rig.live("db")
         assert task.node is None
         assert "an older corral that does not honour x-corral.exclusive" in task.pending_reason
+
+
+async def test_drained_it_moves_and_its_old_copy_ends_first():
+    async with Rig(nodes=2) as rig:
+        watch = await up(rig)
+        (old,) = rig.live("db")
+        await drain(rig, rig.fake_of(old))
+        await rig.until(lambda: [t for t in rig.ready("db") if t.id != old.id], within=120)
+        (new,) = rig.live("db")
+        assert new.node != old.node
+        assert watch.begun[new.id] - watch.ended[old.id] < 5, "its end was told: no lease is left"

@@ -269,3 +269,57 @@ async def test_restart_runs_all_of_it_again():
         known = {t.id for t in done(rig)}
         await rig.restart("work")
         await rig.until(lambda: len(done(rig)) == 2 and not known & {t.id for t in done(rig)})
+
+
+async def test_one_that_fails_keeps_no_other_from_its_turn():
+    """The release has failed, and says so at once; what was queued is done all the same."""
+    async with Rig() as rig:
+        await rig.up(project(work=job(3, at_once=1)))
+        await rig.until(lambda: running(rig))
+        finish(rig, running(rig)[0], code=3)
+        end = await rig.end_of()
+        assert end.ok or "exited with code 3" in end.message
+        for _ in range(2):
+            await rig.until(lambda: running(rig))
+            assert len(running(rig)) == 1
+            finish(rig, running(rig)[0])
+            await asyncio.sleep(5)
+        await rig.until(lambda: len(done(rig)) == 2)
+        await asyncio.sleep(60)
+        assert len(rig.tasks("work")) == 3
+        await rig.up(project(work=job(3, at_once=1)))
+        await rig.until(lambda: running(rig))
+        assert [t.slot for t in running(rig)] == [1]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_another_service_that_fails_keeps_none_from_its_turn(changed):
+    """Its release failed half way, so the stack is kept as it is; the job's own goes on."""
+    async with Rig() as rig:
+        rig.how["web:2"] = Behaviour(exit_code=1)
+        await rig.up(project(work=job(4, at_once=1), web={}))
+        await rig.deployed()
+        more = {"environment": {"A": "2"}} if changed else {}
+        await rig.up(project(work=job(4, at_once=1, **more), web={"image": "web:2"}))
+        assert not (await rig.end_of()).ok
+        iteration = 2 if changed else 1
+        for _ in range(4):
+            await rig.until(lambda: running(rig))
+            assert {t.release for t in running(rig)} == {iteration} or not changed
+            finish(rig, running(rig)[0])
+            await asyncio.sleep(5)
+        await rig.until(lambda: {t.slot for t in done(rig)} == {1, 2, 3, 4})
+        assert len({t.spec_hash for t in done(rig)}) == 1
+
+
+async def test_plan_says_where_a_job_begins_and_that_a_schedule_makes_nothing():
+    async with Rig(nodes=3) as rig:
+        timed = {"x-corral": {"schedule": "* * * * *"}}
+        model = project(work=job(5, at_once=2), report=timed)
+        found = {one.name: one for one in (await rig.plan(model)).services}
+        assert not found["report"].tasks
+        await rig.up(model)
+        await rig.deployed()
+        said = {task.name: task.node for task in found["work"].tasks}
+        assert said == {t.name: rig.cluster.nodes[t.node].name for t in rig.tasks("work")}
+        assert (await rig.plan(model)).unchanged

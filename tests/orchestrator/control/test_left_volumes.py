@@ -53,9 +53,9 @@ async def test_a_slot_whose_node_is_drained_moves_and_says_that_it_is_empty():
         slot, node = next(iter(places(rig).items()))
         said = []
         real = rig.control._streams.event
-        rig.control._streams.event = lambda kind, text, **more: (
-            said.append((kind, text)),
-            real(kind, text, **more),
+        rig.control._streams.event = lambda event, revision: (
+            said.append((event.kind, event.message)),
+            real(event, revision),
         )
         record = rig.cluster.nodes[node]
         await rig.put_node(record.model_copy(update={"availability": "drain"}))

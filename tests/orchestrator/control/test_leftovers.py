@@ -7,10 +7,12 @@ import contextlib
 
 import pytest
 
+from orchestrator.contracts import EventQuery
 from orchestrator.control.mirror.records import Idempotency
 from orchestrator.control.planning.reaper import REQUEST_GRACE
 from orchestrator.store import keys
 from orchestrator.store.base import Put
+from specs.events import Event
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Rig
 
@@ -56,7 +58,7 @@ async def test_every_state_of_a_task_is_an_event():
         told = []
 
         async def listen():
-            async with contextlib.aclosing(rig.control.events("app")) as events:
+            async with contextlib.aclosing(rig.control.events(EventQuery("app"))) as events:
                 async for event in events:
                     told.extend([event.kind] if event.task else [])
 
@@ -77,13 +79,16 @@ async def test_no_event_shows_a_secret_value():
         told = []
 
         async def listen():
-            async with contextlib.aclosing(rig.control.events(None)) as events:
+            async with contextlib.aclosing(rig.control.events(EventQuery())) as events:
                 async for event in events:
                     told.append(event.message)  # noqa: PERF401 - one by one, as they come
 
         listener = rig.group.create_task(listen())
         await asyncio.sleep(0)
-        rig.control._streams.event("node.unready", "nft: DB_PASSWORD=hunter2 is no rule")
+        said = "nft: DB_PASSWORD=hunter2 is no rule"
+        rig.control.note(Event(time=1.0, kind="node.unready", node="host1", message=said))
         await rig.until(lambda: told)
         listener.cancel()
         assert told == ["nft: DB_PASSWORD=*** is no rule"]
+        kept, _ = await rig.control.journal.read(EventQuery(history=True))
+        assert [event.message for event in kept if event.kind == "node.unready"] == told

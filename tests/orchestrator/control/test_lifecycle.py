@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.contracts import EventQuery
 from specs.states import TaskState
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
@@ -229,7 +230,7 @@ async def test_a_node_that_never_acknowledges_is_named_and_not_waited_for():
         events = []
 
         async def read():
-            async for event in rig.control.events("app"):
+            async for event in rig.control.events(EventQuery("app")):
                 events.append(event)  # noqa: PERF401 - one by one, as they come
 
         reader = rig.group.create_task(read())

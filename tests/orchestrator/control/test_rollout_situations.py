@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from orchestrator.api.rows import stack_row
+from orchestrator.contracts import EventQuery
 from orchestrator.control.mirror.serving import is_ready
-from orchestrator.errors import Conflict, NotFound
+from orchestrator.control.telling.words import words_of
+from orchestrator.errors import Conflict, Invalid, NotFound
 from specs.api import Steer
 from tests.orchestrator.control.builders import CHECK, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
@@ -121,6 +124,14 @@ async def pause_and_resume(rig: Rig, watch: Watch) -> None:
     assert watch.images() == there, "law: what is paused begins no slot"
     assert sum(there.values()) == COUNT
     assert rig.control.rollout("app").services[0].state == "paused"
+    said = {words_of(rig.cluster, t).text for t in rig.ready("web")}
+    assert said == {"running", "running (its rollout is paused)"}
+    assert stack_row(rig.cluster, rig.cluster.stacks["app"]).status == "paused"
+    async with contextlib.aclosing(rig.control.progress("app", None)) as lines:
+        async for line in lines:
+            if line.kind == "service" and line.message:
+                assert line.message == "it is paused; corral rollout resume goes on with it"
+                break
     await steer(rig, "resume")
 
 
@@ -278,9 +289,28 @@ async def test_a_failed_update_is_taken_back_when_it_is_told_to():
         assert (await rig.end_of(within=200)).state == "failed"
         done = await steer(rig, "abort")
         assert done.message == "back to release 1, as release 3"
+        assert rig.release().by.to == 1
         await rig.deployed()
         assert watch.images() == ALL_OLD
         assert watch.unavailable == 1
+
+
+async def test_what_was_started_again_in_between_is_no_less_a_way_back():
+    async with Rig(nodes=2) as rig:
+        await rig.up(web("web:1"))
+        await rig.deployed()
+        watch = Watch(rig)
+        await rig.control.stop("app", 0)
+        await rig.until(lambda: not rig.live("web"))
+        await rig.start()
+        await rig.deployed()
+        rig.how["web:2"] = Behaviour(reject="bad mount")
+        await rig.up(web("web:2", {"parallelism": 2}), deadline=30.0)
+        assert (await rig.end_of(within=200)).state == "failed"
+        await steer(rig, "abort")
+        await rig.deployed()
+        assert watch.images() == ALL_OLD
+        assert not rig.release().only_starts
 
 
 # canary
@@ -463,7 +493,7 @@ async def test_start_first_on_full_nodes_goes_on_slot_by_slot(why):
 
 
 async def _events(rig: Rig, told: list[str]) -> None:
-    async with contextlib.aclosing(rig.control.events("app")) as events:
+    async with contextlib.aclosing(rig.control.events(EventQuery("app"))) as events:
         async for event in events:
             told += [event.message] if event.kind == "rollout.stop-first" else []
 
@@ -489,3 +519,86 @@ async def test_what_fits_nowhere_either_way_stops_nothing():
         await rig.up(web("web:2", update, deploy=huge), deadline=30.0)
         assert "no progress for 30 s" in (await rig.end_of(within=200)).message
         assert (watch.images(), watch.unavailable) == (ALL_OLD, 0)
+
+
+# a canary's share of the connections
+
+
+def weighted(image: str, weight: str = "10%") -> dict[str, Any]:
+    return web(image, **{"x-corral": {"canary": {"weight": weight}}})
+
+
+def shares(rig: Rig) -> dict[str, dict[str, int]]:
+    """Return, for each node, the shares it is told of web's ready tasks, by release."""
+    found: dict[str, dict[str, int]] = {}
+    for name, node in rig.nodes.items():
+        for service in node.wanted.services.values():
+            for one in service.endpoints if service.service == "web" else ():
+                if one.ready:
+                    release = rig.cluster.tasks[one.task].release
+                    found.setdefault(name, {})[f"release {release}"] = one.share
+    return found
+
+
+async def test_every_node_is_told_a_canarys_share_and_when_it_is_over():
+    async with Rig(nodes=3) as rig:
+        watch = await with_canary(rig, weighted("web:1"), weighted("web:2"))
+        end = await rig.end_of(within=100)
+        assert "1 canary of 4 beside the old tasks with 10 % of connections" in end.message
+        told = {"release 1": 0, "release 2": 10}
+        await rig.until(lambda: list(shares(rig).values()) == [told] * 3)
+        await rig.restart_controller()
+        await asyncio.sleep(5)
+        assert list(shares(rig).values()) == [told] * 3
+        await steer(rig, "promote")
+        await rig.until(
+            lambda: list(shares(rig).values()) == [{"release 1": 0, "release 2": 0}] * 3, within=2
+        )
+        await rig.deployed()
+        assert watch.images() == ALL_NEW
+
+
+async def test_a_share_is_gone_with_its_canary():
+    async with Rig(nodes=3) as rig:
+        watch = await with_canary(rig, weighted("web:1"), weighted("web:2"))
+        await rig.until(lambda: watch.images() == BESIDE)
+        await steer(rig, "abort")
+        await rig.until(lambda: list(shares(rig).values()) == [{"release 1": 0}] * 3)
+        assert watch.unavailable == 0
+
+
+async def test_where_a_node_is_older_a_weight_is_refused():
+    async with Rig(nodes=2) as rig:
+        node = rig.nodes["n2"].node
+        older = node.facts.model_copy(update={"wire": 1})
+        await rig.put_node(node.model_copy(update={"facts": older}))
+        await rig.until(lambda: rig.cluster.nodes["n2"].facts.wire == 1)
+        with pytest.raises(Invalid) as caught:
+            await rig.up(weighted("web:1"))
+        (problem,) = caught.value.problems
+        assert problem.path == "services.web.x-corral.canary.weight"
+        assert problem.message == "host2: corral is older there and knows no weights"
+        await rig.up(canary("web:1"))
+        await rig.deployed()
+
+
+@pytest.mark.parametrize("there", ["stop-first", "start-first"])
+@pytest.mark.parametrize("back", ["stop-first", "start-first"])
+async def test_the_way_back_has_an_order_of_its_own(there, back):
+    config = {"deploy": {"rollback_config": {"order": back, "monitor": "1s", "parallelism": 2}}}
+    async with Rig(nodes=3) as rig:
+        await rig.up(web("web:1", {"order": there}, **config))
+        await rig.deployed()
+        await asyncio.sleep(5)
+        await rig.up(web("web:2", {"order": there}, **config), deadline=60.0)
+        watch = Watch(rig)
+        await rig.until(lambda: watch.images().get("web:2", 0) >= 3)
+        watch.unavailable = 0
+        await steer(rig, "abort")
+        await rig.until(lambda: rig.release().back == "done", within=100)
+        assert watch.images() == ALL_OLD
+        # The one whose update was under way may be missing, whatever the order of the way back.
+        most = {"stop-first": 2, "start-first": 1 if there == "stop-first" else 0}
+        assert watch.unavailable <= most[back]
+        if back == "stop-first":
+            assert watch.unavailable > 0

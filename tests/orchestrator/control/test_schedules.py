@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from orchestrator.control.figures import figures
 from orchestrator.control.telling.schedules import schedule_rows
-from orchestrator.errors import Conflict, NotFound
+from orchestrator.errors import Conflict, Invalid, NotFound
 from specs.kit.failpoints import watched
 from specs.schedule import ActOnSchedule
 from tests.orchestrator.control.builders import after, project
@@ -283,6 +284,32 @@ async def test_paused_held_stopped_and_resumed():
             await act(rig, "resume")
 
 
+async def test_its_figures():
+    """What to be alarmed by: when it was done last, and how often it was not."""
+    async with Rig() as rig:
+        rig.how["report:1"] = Behaviour(exit_code=0, runs_for=90.0)
+        await rig.up(project(report=MINUTE))
+        await rig.deployed()
+        await rig.until(lambda: record(rig).succeeded == 1, within=400)
+        rig.how["report:1"] = Behaviour(exit_code=1)
+        await rig.until(lambda: record(rig).failed == 2, within=400)
+        families = {f.name: f for f in figures(rig.cluster, rig.cluster.record, version="1")}
+        found = {
+            name.removeprefix("corral_schedule_"): sample[2]
+            for name, family in families.items()
+            if name.startswith("corral_schedule_")
+            for sample in family.samples
+        }
+        assert found == {
+            "last_success_timestamp_seconds": record(rig).succeeded_at,
+            "failures_total": 2.0,
+            "skipped_total": float(record(rig).skipped),
+            "running": 0.0,
+        }
+        assert record(rig).skipped >= 1
+        assert record(rig).succeeded_at > 0
+
+
 async def test_by_hand():
     async with Rig() as rig:
         rig.how["report:1"] = Behaviour(exit_code=0, runs_for=20.0)
@@ -325,6 +352,19 @@ async def test_a_failed_release_of_another_service_keeps_no_iteration_from_its_t
         assert not (await rig.end_of()).ok
         number = record(rig).number
         await until_begun(rig, number + 2)
+
+
+async def test_what_was_scaled_before_stands_by_no_more():
+    async with Rig() as rig:
+        await rig.up(project(report={}, web={}))
+        await rig.deployed()
+        await rig.control.scale("app", {"report": 3})
+        await rig.until(lambda: len(rig.ready("report")) == 3)
+        await rig.up(project(report=timed("0 0 1 1 *"), web={}))
+        await rig.deployed()
+        await rig.until(lambda: not rig.tasks("report"))
+        with pytest.raises(Invalid, match="runs by a schedule"):
+            await rig.control.scale("app", {"report": 2})
 
 
 async def test_it_waits_for_what_it_depends_on():

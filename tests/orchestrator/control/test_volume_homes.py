@@ -59,9 +59,9 @@ async def test_where_a_volume_is_at_home_whose_home_left(come, home, words):
         await without_its_home(rig)
         told = []
         real = rig.control._streams.event
-        rig.control._streams.event = lambda kind, text, **more: (
-            told.append(text) if kind == "volume.home" else None,
-            real(kind, text, **more),
+        rig.control._streams.event = lambda event, revision: (
+            told.append(event.message) if event.kind == "volume.home" else None,
+            real(event, revision),
         )
         for number, volumes in enumerate(come, start=3):
             await joins(rig, number, *volumes)

@@ -10,6 +10,7 @@ answer's headers, goes on until a line comes in (``once``: one request each), pr
 
 import collections
 import json
+import os
 import signal
 import socket
 import sys
@@ -28,6 +29,7 @@ class Answer(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "3")
         self.send_header("Connection", "close")
         self.send_header("X-Task", socket.gethostname())
+        self.send_header("X-Version", os.environ.get("VERSION", ""))
         self.end_headers()
         self.wfile.flush()
         time.sleep(seconds)

@@ -1,0 +1,96 @@
+"""What became of a stack's releases over HTTP: their list, and what differs between two.
+
+Answered for a stack that `down` took away, too: its releases are kept until `down -v`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from orchestrator.api.routes import number
+from orchestrator.control.mirror.released import spec_of
+from orchestrator.control.telling import history as telling
+from orchestrator.errors import NotFound
+from specs.history import Diff, HistoryRow, ReleaseHistory
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from orchestrator.api.routes import ApiParts
+    from specs.api import Release
+
+
+async def history(parts: ApiParts, request: web.Request, _: None) -> ReleaseHistory:
+    releases = kept(parts, request)
+    stack = request.match_info["stack"]
+    service = request.query.get("service", "")
+    if service:
+        _check_known(parts, releases, stack, service)
+    limit = number(request, "limit")
+    found: list[HistoryRow] = []
+    for row in telling.rows(parts.cluster, stack, service):
+        if limit is not None and len(found) >= limit:
+            break
+        found.append(row)
+        await asyncio.sleep(0)  # each is a turn of its own
+    return ReleaseHistory(releases=tuple(found), stack=stack, present=stack in parts.cluster.stacks)
+
+
+async def diff(parts: ApiParts, request: web.Request, _: None) -> Diff:
+    """Compare ``before`` with ``after``; with what runs, where only one is named; else the last."""
+    releases = kept(parts, request)
+    stack = request.match_info["stack"]
+    first, second = number(request, "before"), number(request, "after")
+    record = parts.cluster.stacks.get(stack)
+    if first is None:
+        if len(releases) < 2:
+            raise NotFound(
+                f"there is only release {releases[0].number} of {stack}: nothing to compare it with"
+            )
+        return telling.diff(parts.cluster, releases[1], releases[0])
+    before = release(parts, stack, int(first))
+    running = record.running if record is not None else 0
+    after = release(parts, stack, int(second or running or releases[0].number))
+    return telling.diff(parts.cluster, before, after)
+
+
+def kept(parts: ApiParts, request: web.Request) -> list[Release]:
+    """Return the releases of the stack the path names, the newest first. Raises NotFound."""
+    name = request.match_info["stack"]
+    found = telling.releases_of(parts.cluster, name)
+    if not found:
+        hint = "corral ls shows the stacks there are; corral up -d makes the one of this folder"
+        raise NotFound(f"there is no stack {name}", hint=hint)
+    return found
+
+
+def release(parts: ApiParts, stack: str, wanted: int) -> Release:
+    """Return a release whose spec is there. Raises NotFound."""
+    found = parts.cluster.releases.get((stack, wanted))
+    if found is None or spec_of(parts.cluster, found) is None:
+        numbers = sorted(r.number for r in telling.releases_of(parts.cluster, stack))
+        raise NotFound(
+            f"there is no release {wanted} of {stack}",
+            hint=f"kept are {_spans(numbers)}: corral history",
+        )
+    return found
+
+
+def _spans(numbers: list[int]) -> str:
+    """Return numbers in few words: ``3, 7 to 9``."""
+    spans: list[list[int]] = []
+    for one in numbers:
+        if spans and one == spans[-1][-1] + 1:
+            spans[-1].append(one)
+        else:
+            spans.append([one])
+    return ", ".join(f"{s[0]} to {s[-1]}" if len(s) > 1 else f"{s[0]}" for s in spans)
+
+
+def _check_known(parts: ApiParts, releases: list[Release], stack: str, service: str) -> None:
+    specs = [spec_of(parts.cluster, one) for one in releases]
+    known = sorted({name for spec in specs if spec is not None for name in spec.services})
+    if service not in known:
+        names = ", ".join(known) or "none"
+        raise NotFound(f"no release of {stack} has a service {service} (services: {names})")

@@ -1,0 +1,81 @@
+"""What `plan` says is what `up` does: the same tasks, on the same nodes, in the same order."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.orchestrator.control.builders import CHECK, after, project, replicas
+from tests.orchestrator.control.rig import Behaviour, Rig
+
+pytestmark = pytest.mark.looptime
+
+
+def did(rig, before):
+    """Return what became of every slot: (service, slot) -> what `up` did, and the node."""
+    old = {(t.service, t.slot): t for t in before}
+    new = {(t.service, t.slot): t for t in rig.tasks() if t.live or t.state == "complete"}
+    found = {}
+    for key in sorted({*old, *new}):
+        was, now = old.get(key), new.get(key)
+        if now is None:
+            found[key] = ("remove", was.node)
+        elif was is None:
+            found[key] = ("create", now.node)
+        elif was.id == now.id:
+            found[key] = ("keep", now.node)
+        else:
+            moved = was.spec_hash == now.spec_hash and was.node != now.node
+            found[key] = ("move" if moved else "replace", now.node)
+    return found
+
+
+def said(rig, plan):
+    ids = {node.name: node.id for node in rig.cluster.nodes.values()}
+    return {
+        (service.name, task.slot): (task.does, ids[task.node or task.before])
+        for service in plan.services
+        for task in service.tasks
+    }
+
+
+async def compared(rig, file, **more):
+    """Plan, then do it: both are the same."""
+    writes = rig.cluster.revision
+    plan = await rig.plan(file, **more)
+    assert rig.cluster.revision == writes, "law: a plan writes nothing"
+    assert not plan.fails, plan.fails
+    before = [t for t in rig.tasks() if t.live or t.state == "complete"]
+    await rig.up(file, **more)
+    await rig.deployed()
+    await rig.until(lambda: all(t.desired != "removed" for t in rig.tasks()))
+    if not plan.unchanged:
+        assert said(rig, plan) == did(rig, before)
+    else:
+        assert {t.id for t in before} == {
+            t.id for t in rig.tasks() if t.live or t.state == "complete"
+        }
+    return plan
+
+
+async def test_first_again_changed_and_scaled():
+    async with Rig(nodes=3) as rig:
+        rig.how["db"] = Behaviour(healthy=0.5)
+        file = project(
+            db=CHECK,
+            api=replicas(3) | after("service_healthy", "db"),
+            web=after("service_started", "api"),
+        )
+        plan = await compared(rig, file)
+        assert [s.sign for s in plan.services] == ["+", "+", "+"]
+        assert plan.order == (("db",), ("api",), ("web",))
+        plan = await compared(rig, file)
+        assert plan.unchanged
+        file = project(
+            db=CHECK,
+            api=replicas(2, environment={"A": "1"}) | after("service_healthy", "db"),
+            web=after("service_started", "api"),
+        )
+        plan = await compared(rig, file)
+        signs = {s.name: s.sign for s in plan.services}
+        assert signs == {"db": "=", "api": "~", "web": "="}
+        print(plan.model_dump_json(indent=1, exclude_defaults=True))
