@@ -136,14 +136,16 @@ class Observed:
             if new.over:
                 self.edges.pop((new.stack, new.number), None)
         elif kind is RESTING:
-            model = new or old
-            network, address = getattr(model, "network", ""), getattr(model, "address", "")
-            found = self.resting_on.setdefault(network, {})
-            found.pop(address, None)
-            if new is not None:
-                found[address] = self.clock.monotonic()
-            elif not found:
-                del self.resting_on[network]
+            self._rests(new or old, over=new is None)
+
+    def _rests(self, model: Model | None, *, over: bool) -> None:
+        network, address = getattr(model, "network", ""), getattr(model, "address", "")
+        found = self.resting_on.setdefault(network, {})
+        found.pop(address, None)
+        if not over:
+            found[address] = self.clock.monotonic()
+        elif not found:
+            del self.resting_on[network]
 
     def _task(self, old: Task | None, new: Task) -> None:
         now = self.clock.monotonic()
