@@ -2,8 +2,8 @@
 
 Made by session.py for a connected node; used by it and by the dispatcher's
 ``agents`` seam. Knows nothing of sessions, epochs or the store. Every failure
-becomes an orchestrator.errors class that names the node. Whole, because it is one API: a call after
-the other, and how all of them fail.
+becomes an orchestrator.errors class that names the node. In
+one piece, because it is one API: a call after the other, and how all of them fail.
 """
 
 from __future__ import annotations
