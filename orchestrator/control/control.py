@@ -420,7 +420,7 @@ class ControlLoop:
             stack,
             request,
             listening,
-            within,
+            within=within,
         )
 
     async def arrived(self, stack: str) -> None:
