@@ -452,7 +452,8 @@ class ControlLoop:
             request = rolling.request_of(self._cluster, stack, asked, to)
             listening = await listening_now(self._cluster, self._agents, request)
             async with self._turn():
-                return await self._commands.rollback(stack, asked, to, listening)
+                answer = await self._commands.rollback(stack, asked, to, listening)
+        return await asyncio.to_thread(answer)
 
     async def steer(self, stack: str, asked: Steer) -> Steered:
         async with self._turn():
