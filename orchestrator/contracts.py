@@ -345,8 +345,11 @@ class Control(Protocol):
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow: ...
 
-    async def plan(self, stack: str, request: Deploy) -> Plan:
-        """Return what the same ``deploy`` would do; nothing is written, and nobody told."""
+    async def plan(self, stack: str, request: Deploy, *, within: float | None = None) -> Plan:
+        """Return what the same ``deploy`` would do; nothing is written, and nobody told.
+
+        ``within``: seconds of work after which the rest is left out (``Plan.cut``).
+        """
         ...
 
     async def arrived(self, stack: str) -> None:
