@@ -20,7 +20,7 @@ from orchestrator.control.telling import history
 from orchestrator.errors import Conflict, NotFound
 from specs.api import Deploy
 from specs.problems import Problem
-from specs.stack import ContentSpec, StackSpec
+from specs.stack import ContentSpec, StackSpec, TaskSpec
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
@@ -377,14 +377,25 @@ def _same(cluster: Cluster, present: Stack | None, made: Release, spec: StackSpe
     if newest is None or now is None or newest.state is not S.DEPLOYED:
         return False
     pinned = with_pinned(made)
-    plain = not history.differences(cluster, newest, pinned, spec)
+    sections = ("networks", "volumes", "secrets", "configs")
+    plain = all(getattr(now, section) == getattr(spec, section) for section in sections)
+    beside = all(
+        _beside(now.services[n]) == _beside(s)
+        for n, s in spec.services.items()
+        if n in now.services
+    )
     specs = Specs(cluster)
     hashes = all(
         specs.under(pinned, spec, n).hash == specs.under(newest, now, n).hash
         for n in spec.services
         if n in now.services
     )
-    return plain and hashes and {*spec.services} == {*now.services}
+    return plain and beside and hashes and {*spec.services} == {*now.services}
+
+
+def _beside(service: ServiceSpec) -> ServiceSpec:
+    """Return what of a service no hash of its tasks covers."""
+    return service.model_copy(update={"task": TaskSpec(image=""), "build": None})
 
 
 def with_pinned(release: Release) -> Release:
