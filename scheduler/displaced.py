@@ -73,9 +73,9 @@ def displaced(view: Fleet, tasks: Iterable[Settled], *, brake: bool) -> Displace
         said = task.leaves
         if rule is not None:
             said = f"{node.name} does not satisfy {rule.text.strip()!r}"
-        held = _held(task, node, brake=brake)
-        if held is not None:
-            stays[task.wants.task] = Stay(f"{said}; {held.reason}", held.patience, broken)
+        tied = held(task, node, brake=brake)
+        if tied is not None:
+            stays[task.wants.task] = Stay(f"{said}; {tied.reason}", tied.patience, broken)
         elif task.succeeded:
             moves.add(task.wants.task)
         else:
@@ -88,7 +88,7 @@ def displaced(view: Fleet, tasks: Iterable[Settled], *, brake: bool) -> Displace
     return Displaced(frozenset(moves), stays)
 
 
-def _held(task: Settled, node: NodeView, *, brake: bool) -> Stay | None:
+def held(task: Settled, node: NodeView, *, brake: bool) -> Stay | None:
     """Return what keeps a task where it is, whatever room there is elsewhere."""
     if task.wants.homes:
         return Stay(f"it stays with {task.wants.homes[0].what}")

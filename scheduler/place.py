@@ -219,11 +219,11 @@ def _choices(
         there = nodes & index.named(sample.prefers) & ~index.failed.get(sample.spec_hash, 0)
         if there:
             yield Choice(index, sample, there, count)
-    keys = [_descriptor(text) for text in sample.preferences]
+    keys = [descriptor(text) for text in sample.preferences]
     yield choose(index, sample, nodes, count=count, keys=keys)
 
 
-def _descriptor(text: str) -> str:
+def descriptor(text: str) -> str:
     """Return the key of a preference: Compose writes ``spread: node.labels.zone``."""
     return text.removeprefix("spread:").removeprefix("spread=").strip()
 

@@ -13,7 +13,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/stacks                        {"stacks": [StackRow]}
     GET    /v1/stacks/{stack}                StackDetail
     POST   /v1/stacks/{stack}/releases       Deploy -> ReleaseRow (idempotent by Deploy.key)
-    POST   /v1/stacks/{stack}/plan           Deploy -> Plan (specs.plans); nothing is written
+    POST   /v1/stacks/{stack}/plan?within=S  Deploy -> Plan (specs.plans); nothing is written
     GET    /v1/stacks/{stack}/releases       {"releases": [ReleaseRow]}
     GET    /v1/stacks/{stack}/history?service=&limit=  ReleaseHistory (specs.history)
     POST   /v1/stacks/{stack}/rollback       Rollback -> RolledBack; then watch .../progress
@@ -39,6 +39,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/state                         StateReport
     POST   /v1/state/adopt?without_absent=   DecidedState: take over what runs
     POST   /v1/state/discard                 DecidedState: stop what the state does not know
+    GET    /v1/why/{name}?stack=             Why (specs.why)
     GET    /v1/events?stack=&since=&until=&tail=&filter=&follow=
                                              NDJSON stream of Event (specs.events)
 

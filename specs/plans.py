@@ -96,7 +96,6 @@ class PlannedImage(Model):
     size: int = 0
     moves: tuple[str, ...] = ()  # nodes that lack it
     sources: tuple[str, ...] = ()  # nodes that have it
-    context: str = ""  # of what is built: same | changed | unknown
 
 
 class PlannedPort(Model):

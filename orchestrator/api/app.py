@@ -77,6 +77,7 @@ from specs.plans import Plan
 from specs.schedule import ActOnSchedule, ScheduleActed, ScheduleRows
 from specs.sent import AskChunks, MissingChunks, PutChunks, SentFolder, SentTree
 from specs.task import Task
+from specs.why import Why
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -198,6 +199,7 @@ ROUTES: tuple[ApiRoute, ...] = (
         body=api.Deploy,
         limit=LARGE,
         answer=Plan,
+        query=(QueryField("within", "number", text="seconds of work, then the rest is left out"),),
     ),
     ApiRoute("GET", "/v1/stacks/{stack}/releases", stacks.releases, "Releases", answer=Releases),
     ApiRoute(
@@ -610,6 +612,14 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Make backups by themselves, or no more",
         body=api.ScheduleBackups,
         answer=api.BackupStatus,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/why/{name:.+}",
+        events.why,
+        "Why a service, a task, a node or a stack is as it is, and what would help",
+        answer=Why,
+        query=(QueryField("stack", text="whose services and tasks the name may mean"),),
     ),
     ApiRoute(
         "GET",

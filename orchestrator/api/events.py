@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from orchestrator.api.routes import ApiParts
+    from specs.why import Why
 
 
 async def events(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:
@@ -29,6 +30,11 @@ async def events(parts: ApiParts, request: web.Request, _: None) -> web.StreamRe
         filters=filters(request.query.getall("filter", [])),
     )
     return await streams.respond(request, parts.control.events(query))
+
+
+async def why(parts: ApiParts, request: web.Request, _: None) -> Why:
+    """Say why something is as it is."""
+    return await parts.control.why(request.match_info["name"], request.query.get("stack", ""))
 
 
 def filters(given: list[str]) -> dict[str, tuple[str, ...]]:

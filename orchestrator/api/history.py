@@ -48,11 +48,16 @@ async def diff(parts: ApiParts, request: web.Request, _: None) -> Diff:
             raise NotFound(
                 f"there is only release {releases[0].number} of {stack}: nothing to compare it with"
             )
-        return telling.diff(parts.cluster, releases[1], releases[0])
+        return await compared(parts, releases[1], releases[0])
     before = release(parts, stack, int(first))
     running = record.running if record is not None else 0
     after = release(parts, stack, int(second or running or releases[0].number))
-    return telling.diff(parts.cluster, before, after)
+    return await compared(parts, before, after)
+
+
+async def compared(parts: ApiParts, before: Release, after: Release) -> Diff:
+    """Compare beside the loop: of a large stack that takes a tenth of a second."""
+    return await asyncio.to_thread(telling.diff, parts.cluster, before, after)
 
 
 def kept(parts: ApiParts, request: web.Request) -> list[Release]:

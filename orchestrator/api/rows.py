@@ -13,6 +13,7 @@ from orchestrator.control.mirror.serving import is_ready, queued, serving
 from orchestrator.control.telling.words import (
     is_complete,
     job_words,
+    node_words,
     service_counts,
     stack_status,
     tied,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import Mirror
     from specs.api import Stack
-    from specs.node import Node, NodeCondition
+    from specs.node import Node
     from specs.oneoff import OneOff
     from specs.stack import Port, StackSpec, TaskSpec
     from specs.task import Task
@@ -260,33 +261,13 @@ def node_detail(cluster: Mirror, node: Node, *, now: float) -> NodeDetail:
     )
 
 
-def _reason(node: Node, condition: NodeCondition | None, now: float) -> str:
-    """Return why the node is not ready; of a ready one, what is the matter all the same."""
-    if condition is None:
-        return "not heard from yet"
-    unread = node.facts.unread
-    if condition.reason:
-        return _why(condition, now)
-    if not unread:
-        return "; ".join(filter(None, (node.facts.cramped, times.words(condition.ahead))))
-    more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
-    return f"cannot read {unread[0]}{more}"
-
-
-def _why(condition: NodeCondition, now: float) -> str:
-    if condition.braked or not condition.replaced_at:
-        return condition.why
-    left = max(0.0, condition.replaced_at - now)
-    return f"{condition.reason}; tasks are replaced in {left:.0f} s"
-
-
 def _node_fields(cluster: Mirror, node: Node, now: float) -> dict[str, Any]:
     condition = cluster.conditions.get(node.id)
     return {
         "id": node.id,
         "name": node.name,
         "status": condition.status if condition else "unknown",
-        "reason": _reason(node, condition, now),
+        "reason": node_words(cluster, node, now),
         "availability": "removing" if node.removing else node.availability,
         "address": node.address,
         "labels": node.labels,

@@ -12,7 +12,7 @@ from orchestrator.cli import project as projects
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import meanwhile, plans, table, watch
 from orchestrator.client.http import quote
-from specs.kit import jsontext
+from specs.kit import jsontext, masking
 
 if TYPE_CHECKING:
     import argparse
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 FORMAT = 1
+GLANCE = 0.3  # seconds of the controller's work for what nobody asked for
 # Of a request (specs.api.Deploy): what the file alone does not say, kept with its plan.
 OPTIONS = (
     *("services", "scale", "build", "pull", "force_recreate", "remove_orphans", "no_deps"),
@@ -82,10 +83,15 @@ def printed(plan: Json, session: Invocation, *, as_json: bool) -> None:
     deploy.show(plan.get("warnings") or ())
 
 
-def ask(session: Invocation, stack: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a release of this request would do. Raises ClientError."""
-    where = f"/v1/stacks/{quote(stack)}/plan"
-    found: dict[str, Any] = session.client.request("POST", where, body=request)
+def ask(
+    session: Invocation, stack: str, request: Mapping[str, Any], *, within: float | None = None
+) -> dict[str, Any]:
+    """Return what a release of this request would do. Raises ClientError.
+
+    ``within``: seconds of the controller's work after which the rest is left out.
+    """
+    where, query = f"/v1/stacks/{quote(stack)}/plan", {"within": within} if within else None
+    found: dict[str, Any] = session.client.request("POST", where, query=query, body=request)
     return found
 
 
@@ -100,14 +106,15 @@ def show(lines: Iterable[str], *, colour: bool, stream: Any = None) -> None:
 def with_causes(plan: dict[str, Any], project: Project) -> None:
     """Say of each change what made it: a variable, or a file that overrides another."""
     for change in plan.get("changes") or ():
-        cause = "; ".join(_causes(project, str(change.get("path") or "")))
+        path = str(change.get("path") or "")
+        hidden = masking.is_secret(path.rpartition(".")[2])
+        cause = "; ".join(_causes(project, path, hidden=hidden))
         if cause:
             change["cause"] = cause
 
 
-def _causes(project: Project, path: str) -> Iterator[str]:
-    from specs.kit import masking
-
+def _causes(project: Project, path: str, *, hidden: bool) -> Iterator[str]:
+    """Yield what made a value; ``hidden``: what is put into a secret is one, whatever its name."""
     here = os.getcwd() + "/"
     touches = project.history(path)
     for use in touches[-1].variables if touches else ():
@@ -116,6 +123,7 @@ def _causes(project: Project, path: str) -> Iterator[str]:
             yield f"${use.name} {word or 'is set: its replacement'}"
         else:
             value = masking.value(use.name, project.environment.get(use.name, ""))
+            value = masking.HIDDEN if hidden else value
             yield f"${use.name} = {value} from {str(use.source).removeprefix(here)}"
     if touches and touches[-1].how == "override" and len(touches) > 1:
         first = str(touches[0].position).removeprefix(here)

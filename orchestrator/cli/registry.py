@@ -56,6 +56,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("inspect", "everything about containers and other objects, as JSON"),
     "ls": ("ls", "list stacks"),
     "events": ("events", "follow what happens, or list what happened"),
+    "why": ("why", "say why something is as it is, and what would help"),
     "config": ("config", "check the file and print what it means"),
     "lint": ("lint", "say everything there is to say about the file, offline"),
     "network": ("network", "make, list and remove networks that belong to no stack"),

@@ -17,6 +17,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakValueDictionary
 
+from orchestrator.contracts import EventQuery
+from orchestrator.control import explaining
 from orchestrator.control.asking import PathQuestions
 from orchestrator.control.autoscaling import Autoscaling
 from orchestrator.control.deploy import rollback as rolling
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
-    from orchestrator.contracts import Agents, EventQuery, Sealer
+    from orchestrator.contracts import Agents, Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
     from specs.api import (
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
     from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
     from specs.plans import Plan
     from specs.schedule import ActOnSchedule
+    from specs.why import Why
     from specs.wire import Hello, NodeSelf, Objects, Report
 
 log = logging.getLogger(__name__)
@@ -404,12 +407,20 @@ class ControlLoop:
             async with self._turn():
                 return await self._commands.deploy(stack, request, listening, same)
 
-    async def plan(self, stack: str, request: Deploy) -> Plan:
+    async def plan(self, stack: str, request: Deploy, *, within: float | None = None) -> Plan:
         listening = await listening_now(self._cluster, self._agents, request)
         await load(GRAPHS)
         seen = ForecastBasis(self._cluster, self._observed, self._specs, brake=self._health.brake())
         return await forecast(
-            seen, self._store, self._agents, self._sealer, self._clock, stack, request, listening
+            seen,
+            self._store,
+            self._agents,
+            self._sealer,
+            self._clock,
+            stack,
+            request,
+            listening,
+            within=within,
         )
 
     async def arrived(self, stack: str) -> None:
@@ -441,7 +452,8 @@ class ControlLoop:
             request = rolling.request_of(self._cluster, stack, asked, to)
             listening = await listening_now(self._cluster, self._agents, request)
             async with self._turn():
-                return await self._commands.rollback(stack, asked, to, listening)
+                answer = await self._commands.rollback(stack, asked, to, listening)
+        return await asyncio.to_thread(answer)
 
     async def steer(self, stack: str, asked: Steer) -> Steered:
         async with self._turn():
@@ -560,6 +572,20 @@ class ControlLoop:
 
     def events(self, query: EventQuery) -> AsyncIterator[Event]:
         return told(self.journal, self._streams, query)
+
+    async def why(self, name: str, stack: str) -> Why:
+        await load(GRAPHS)
+        known = self.journal.stacks
+        what, found = explaining.subject(self._cluster, name, stack, known)
+        owner = self._cluster.tasks[found].stack if what == "task" else stack
+        owner = found if what == "stack" else "" if what == "node" else owner
+        events, _ = await self.journal.read(EventQuery(owner, history=True))
+        # Others may have had their turn: what it was about may be gone.
+        what, found = explaining.subject(self._cluster, name, stack, known)
+        now = self._clock.wall()
+        return explaining.explain(
+            self._new_pass(), what, found, stack=stack, events=events, now=now
+        )
 
     # nodes, see orchestrator.contracts
 

@@ -14,6 +14,7 @@ from specs.oneoff import ActedOn, OneOffProgress
 from specs.plans import Plan
 from specs.schedule import ScheduleActed, ScheduleRow
 from specs.states import ReleaseState
+from specs.why import Why
 from specs.wire import NodeSelf, Objects
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class FakeControl:
         self._called("deploy", stack, request)
         return ReleaseRow(stack=stack, number=1, state=ReleaseState.PENDING)
 
-    async def plan(self, stack: str, request: Deploy) -> Plan:
+    async def plan(self, stack: str, request: Deploy, *, within=None) -> Plan:
         self._called("plan", stack, request)
         return Plan(stack=stack, next=1)
 
@@ -235,6 +236,10 @@ class FakeControl:
             event = await self.event_queue.get()
             if query.stack in (None, event.stack):
                 yield event
+
+    async def why(self, name: str, stack: str) -> Why:
+        self._called("why", name, stack)
+        return Why(what="service", name=name, stack=stack, answer=f"{name}: 1 of 1 serve")
 
     def note(self, event: Event) -> None:
         self.noted.append(event)

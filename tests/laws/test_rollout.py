@@ -175,6 +175,45 @@ def test_a_failing_update_stops_where_it_is(replicas, parallelism, order, data):
     assert sim.available() >= replicas - parallelism
 
 
+@given(st.integers(2, 5), st.integers(1, 2), updates, st.data())
+def test_what_runs_beside_the_old_ones_takes_nothing_away(replicas, canaries, update, data):
+    """A canary's slots have both tasks until somebody decides, whatever the order; then it ends."""
+    sim = Simulation(replicas, update)
+    slots = dict.fromkeys(sim.wanted.slots, "old")
+    first = sorted(slots)[: min(canaries, replicas)]
+    slots |= dict.fromkeys(first, "new")
+    sim.wanted = WantedService(slots, beside=frozenset(first))
+    order, sim.update = update, update.model_copy(update={"order": "start-first"})
+    for _ in range(60):
+        moves = sim.control()
+        assert not moves.stop, "law: nothing is stopped for a canary"
+        assert sim.available() == replicas
+        assert {c.slot for c in moves.create} <= {*first}, "law: the others wait"
+        choices = sim.choices()
+        if choices:
+            sim.step(data.draw(st.sampled_from(sorted(choices))))
+        else:
+            sim.now += 1.0
+    new = [t for t in sim.tasks.values() if t.spec_hash == "new"]
+    assert sorted(t.slot for t in new) == first
+    assert all(t.ready for t in new)
+    assert len(sim.tasks) == replicas + len(first)
+    sim.update = order
+    sim.wanted = WantedService(dict.fromkeys(slots, "new"))
+    width = update.parallelism or replicas
+    for _ in range(400):
+        moves = sim.control()
+        assert sim.available() >= replicas - width
+        if moves.state == "done":
+            break
+        choices = sim.choices()
+        if choices:
+            sim.step(data.draw(st.sampled_from(sorted(choices))))
+        else:
+            sim.now += 1.0
+    assert all(t.spec_hash == "new" for t in sim.tasks.values() if t.live)
+
+
 @given(st.integers(1, 4), st.data())
 def test_a_closed_gate_stops_nothing(replicas, data):
     sim = Simulation(replicas, UpdateConfig(parallelism=2))

@@ -6,6 +6,7 @@ a controller is started if there is none, then one request makes the release.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -146,7 +147,8 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     deploy.show(told)
     board = boards.Board(project.name, f"release {release.get('number', '?')}")
     board.release = int(release.get("number") or 0)
-    if args.detach or args.wait or args.no_start:
+    # Where nothing stands by there is nobody to listen to.
+    if args.detach or args.wait or args.no_start or not _stand_by(args, project.model):
         code = _detached(args, session, board, release)
         if not code and not args.no_start:
             _say_when(session, project.model)
@@ -171,16 +173,30 @@ def _dry_run(args: argparse.Namespace, session: Invocation) -> int:
     return 0
 
 
+def _timed(model: Mapping[str, Any]) -> set[str]:
+    """Return the services that run by a schedule."""
+    services = model.get("services") or {}
+    return {n for n, s in services.items() if ((s or {}).get("x-corral") or {}).get("schedule")}
+
+
+def _stand_by(args: argparse.Namespace, model: Mapping[str, Any]) -> bool:
+    """Say whether anything of what is brought up runs all the time."""
+    chosen = set(args.services) or set(model.get("services") or {})
+    return not chosen or not chosen <= _timed(model)
+
+
 def _say_when(session: Invocation, model: Mapping[str, Any]) -> None:
     """Say when what does not stand by runs next."""
-    services = model.get("services") or {}
-    timed = [n for n, s in services.items() if ((s or {}).get("x-corral") or {}).get("schedule")]
+    timed = _timed(model)
     if not timed:
         return
     from orchestrator.cli import said
     from orchestrator.cli.commands import schedule
 
-    for row in schedule.rows(session, session.stack()):
+    rows = []
+    with contextlib.suppress(ClientError):  # what was asked for is done all the same
+        rows = schedule.rows(session, session.stack())
+    for row in rows:
         if row.get("service") in timed:
             said.tell(f"{row['service']} runs {schedule.next_words(row, time.time())}")
 
@@ -246,7 +262,8 @@ def _planned(
     if not (kept or args.confirm or looks):
         return {}
     try:
-        plan = planning.ask(session, stack, request)
+        within = None if kept or args.confirm else planning.GLANCE
+        plan = planning.ask(session, stack, request, within=within)
     except NoController:
         raise
     except ClientError:

@@ -42,6 +42,8 @@ def short(plan: Json) -> list[str]:
     """Return what `up` says before it begins: a line a service, and the counts."""
     if plan.get("unchanged"):
         return []
+    if plan.get("cut"):
+        return ["it is too much to be shown first: corral plan says all of it"]
     return [*map(_head, _shown(plan)), footer(plan), *_fails(plan)]
 
 
@@ -214,11 +216,8 @@ def _rest(plan: Json) -> Iterator[str]:
 
 def _image(image: Json) -> str:
     old, new = image.get("old") or "", image.get("new") or ""
-    context = {"same": ", context same", "changed": ", context changed"}.get(
-        str(image.get("context")), ""
-    )
     if image.get("state") == "built":
-        return f"{image['image']}   is built by `up`{context}"
+        return f"{image['image']}   is built by `up`"
     if image.get("state") == "pulled":
         return f"{image['image']}   is pulled by `up`"
     differs = f"   {old} -> {new}" if old and new and old != new else f"   {new}"

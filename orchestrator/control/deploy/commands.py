@@ -277,13 +277,17 @@ class Commands:
 
     async def rollback(
         self, stack: str, asked: Rollback, to: Release, listening: Mapping[str, tuple[str, ...]]
-    ) -> RolledBack:
-        """Bring back what release ``to`` asked for."""
+    ) -> Callable[[], RolledBack]:
+        """Bring back what release ``to`` asked for.
 
-        def write(draft: Draft) -> RolledBack:
+        Return what gives the answer: the differences in it take a while, and are not the loop's.
+        """
+
+        def write(draft: Draft) -> Callable[[], RolledBack]:
             newest = self._newest(stack)
             if newest is not None and _joins(newest, asked, to):
-                return RolledBack(**dict(release_row(newest)), to=to.number, joined=True)
+                joined = RolledBack(**dict(release_row(newest)), to=to.number, joined=True)
+                return lambda: joined
             request = rolling.request_of(self._cluster, stack, asked, to)
             deployment = self._deployment(draft, stack, request, listening)
             back = rolling.roll_back(deployment, to)
@@ -293,7 +297,8 @@ class Commands:
                 draft.writes.clear()
                 number = newest.number if newest is not None and back.same else 0
                 row = row.model_copy(update={"number": number, "unchanged": back.same})
-            return RolledBack(**dict(row), to=to.number, changes=self._changes(newest, back))
+            made = RolledBack(**dict(row), to=to.number)
+            return lambda: made.model_copy(update={"changes": self._changes(newest, back)})
 
         return await self._committed(stack, write)
 

@@ -20,7 +20,7 @@ from orchestrator.control.telling import history
 from orchestrator.errors import Conflict, NotFound
 from specs.api import Deploy
 from specs.problems import Problem
-from specs.stack import ContentSpec, StackSpec
+from specs.stack import ContentSpec, StackSpec, TaskSpec
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def choose(cluster: Cluster, name: str, asked: Rollback) -> Release:
             f"stack {name} was taken down: nothing of it runs",
             hint="corral rollback N brings release N back; corral history lists them",
         )
+    _check_known(cluster, name, asked, kept)
     newest = cluster.releases[name, present.release]
     if newest.state is S.ROLLED_BACK:
         raise Conflict(
@@ -87,6 +88,15 @@ def _named(cluster: Cluster, name: str, asked: Rollback, kept: list[Release]) ->
         )
     _check_services(name, asked, found, spec)
     return found
+
+
+def _check_known(cluster: Cluster, name: str, asked: Rollback, kept: list[Release]) -> None:
+    specs = [spec for release in kept if (spec := spec_of(cluster, release)) is not None]
+    known = {service for spec in specs for service in spec.services}
+    for service in asked.services:
+        if service not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise NotFound(f"no release of {name} has a service {service} (services: {names})")
 
 
 def _check_services(name: str, asked: Rollback, found: Release, spec: StackSpec) -> None:
@@ -377,14 +387,25 @@ def _same(cluster: Cluster, present: Stack | None, made: Release, spec: StackSpe
     if newest is None or now is None or newest.state is not S.DEPLOYED:
         return False
     pinned = with_pinned(made)
-    plain = not history.differences(cluster, newest, pinned, spec)
+    sections = ("networks", "volumes", "secrets", "configs")
+    plain = all(getattr(now, section) == getattr(spec, section) for section in sections)
+    beside = all(
+        _beside(now.services[n]) == _beside(s)
+        for n, s in spec.services.items()
+        if n in now.services
+    )
     specs = Specs(cluster)
     hashes = all(
         specs.under(pinned, spec, n).hash == specs.under(newest, now, n).hash
         for n in spec.services
         if n in now.services
     )
-    return plain and hashes and {*spec.services} == {*now.services}
+    return plain and beside and hashes and {*spec.services} == {*now.services}
+
+
+def _beside(service: ServiceSpec) -> ServiceSpec:
+    """Return what of a service no hash of its tasks covers."""
+    return service.model_copy(update={"task": TaskSpec(image=""), "build": None})
 
 
 def with_pinned(release: Release) -> Release:

@@ -175,6 +175,7 @@ class Steering:
         if promoted:  # it brings back what that release was, however it was asked for then
             plain = {"only_starts": False, "keeps": (), "grace": None, "no_deps": False}
             update |= {**plain, "services": (), "remove_orphans": False, "renew_volumes": False}
+            update["rollback_to"] = source.number
         made = source.model_copy(update=update)
         supersede(self._draft, known.values(), made, at=self._wall)
         self._draft.put(RELEASES, made)

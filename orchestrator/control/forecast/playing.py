@@ -8,6 +8,7 @@ release did and nothing of it moves any more, or when it takes too much of the c
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -18,6 +19,7 @@ from orchestrator.control.mirror.serving import is_leaving, serving
 from orchestrator.control.planning import releases, stacks
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass, earliest
+from orchestrator.control.planning.room import fleet
 from orchestrator.errors import RequestError
 from specs.states import OVER, Desired
 from specs.task import Task
@@ -122,6 +124,7 @@ class Play:
     agents: Agents
     stack: str
     brake: bool = False
+    work: float = MOST_WORK  # seconds of the controller's own time it may take
 
     def new_pass(self, draft: Draft | None = None) -> Pass:
         """Return a pass over the fork as it is now."""
@@ -157,7 +160,7 @@ class Play:
         played.served = dict(played.low)
         worked, ended = time.process_time(), None
         for _ in range(MOST_PASSES):
-            if time.process_time() - worked > MOST_WORK:
+            if time.process_time() - worked > self.work:
                 break
             due, moved = await self._turn(played)
             record = self.cluster.releases[release.stack, release.number]
@@ -198,9 +201,12 @@ class Play:
         await self._ask_for_paths()
         self._note(pass_, played, self.clock.passed)
         moved = self.apply(pass_.draft)
-        told = self.new_pass()
-        due = self.world.turn(told, self.stack)
-        moved = self.apply(told.draft) or moved
+        while True:  # what takes no time is told in one report: each step leads to another state
+            told = self.new_pass()
+            due = self.world.turn(told, self.stack)
+            if not self.apply(told.draft):
+                break
+            moved = True
         self._count(played, 0.0)
         await asyncio.sleep(0)
         return earliest(due, dues.get(self.stack)), moved
@@ -232,6 +238,7 @@ class Play:
                 played.idle[name] = played.idle.get(name, 0.0) + seconds
 
     def _note(self, pass_: Pass, played: Played, at: float) -> None:
+        view = functools.cache(lambda: fleet(pass_))  # what of it was asked for costs the most
         for record in pass_.draft.writes.values():
             if not isinstance(record, Task):
                 continue
@@ -240,7 +247,7 @@ class Play:
                 played.moments.append(Moment(at, "made", record))
             if record.node is not None and (known is None or known.node is None):
                 played.moments.append(Moment(at, "placed", record))
-                played.reasons[record.id] = why(pass_, record, played.before.values())
+                played.reasons[record.id] = why(pass_, record, played.before.values(), view)
             ran = known is not None and known.desired is not Desired.PREPARED
             if record.desired is Desired.RUNNING and not ran:
                 played.moments.append(Moment(at, "let-run", record))

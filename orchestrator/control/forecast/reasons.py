@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.node_view import availability
 from orchestrator.control.mirror.serving import is_leaving
 from orchestrator.control.planning.placement import homes, needs
-from orchestrator.control.planning.room import fleet
 from scheduler import constraints
 from scheduler.refusals import no_place
 from scheduler.view import Fleet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
@@ -21,19 +20,23 @@ if TYPE_CHECKING:
     from specs.task import Task
 
 
-def why(pass_: Pass, task: Task, before: Iterable[Task]) -> str:
+def why(pass_: Pass, task: Task, before: Iterable[Task], view: Callable[[], Fleet]) -> str:
     """Return why a task that was just placed is on its node, the strongest reason.
 
-    ``before``: the tasks that were there before all of it.
+    ``before``: the tasks that were there before all of it; ``view`` makes the pass's fleet.
     """
     effective = pass_.specs.of(task.stack, task.release, task.service)
     if effective is None:
         return ""
-    return next(filter(None, _reasons(pass_, task, effective, before)), "")
+    return next(filter(None, _reasons(pass_, task, effective, before, view)), "")
 
 
 def _reasons(
-    pass_: Pass, task: Task, effective: Effective, before: Iterable[Task]
+    pass_: Pass,
+    task: Task,
+    effective: Effective,
+    before: Iterable[Task],
+    view: Callable[[], Fleet],
 ) -> Iterator[str]:
     for home in homes(pass_, effective, task.slot):
         what = home.what.partition(" (")[0]
@@ -47,7 +50,7 @@ def _reasons(
     held = [t for t in mine if t.node is not None and not is_leaving(t)]
     if held:
         same = held[-1].node == task.node
-        yield "where it was" if same else _left(pass_, task, effective, held[-1].node or "")
+        yield "where it was" if same else _left(pass_, task, effective, held[-1].node or "", view)
     yield _among(pass_, effective)
 
 
@@ -62,12 +65,14 @@ def _among(pass_: Pass, effective: Effective) -> str:
     return "the least loaded" if len(views) > 1 else ""
 
 
-def _left(pass_: Pass, task: Task, effective: Effective, old: str) -> str:
+def _left(
+    pass_: Pass, task: Task, effective: Effective, old: str, view: Callable[[], Fleet]
+) -> str:
     """Return why a task does not go where the one before it is."""
     record = pass_.cluster.nodes.get(old)
     if record is None:
         return "its node left the cluster"
-    return _not_ready(pass_, record) or _refused(pass_, task, effective, record)
+    return _not_ready(pass_, record) or _refused(pass_, task, effective, record, view)
 
 
 def _not_ready(pass_: Pass, node: Node) -> str:
@@ -77,8 +82,10 @@ def _not_ready(pass_: Pass, node: Node) -> str:
     return f"{node.name} is {status}" if status != "ready" else ""
 
 
-def _refused(pass_: Pass, task: Task, effective: Effective, node: Node) -> str:
-    there = Fleet({node.id: fleet(pass_).nodes[node.id]})
+def _refused(
+    pass_: Pass, task: Task, effective: Effective, node: Node, view: Callable[[], Fleet]
+) -> str:
+    there = Fleet({node.id: view().nodes[node.id]})
     found = no_place(there, needs(pass_, task, effective))
     if found.nodes:
         return found.nodes[0].replace(": ", " ", 1)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.passes import Pass
     from specs.task import Task
 
-# Seconds, as measured where nothing else is known.
-PREPARE, START, STOP, END = 0.1, 0.3, 0.3, 1.0
+# Seconds where nothing else is known; alike, as what ends at one time takes one pass.
+PREPARE, START, STOP, END = 0.3, 0.3, 0.3, 0.9
 _COMING = (TaskState.ASSIGNED, TaskState.PREPARING)
 _READY = (TaskState.PREPARED, TaskState.STARTING)
 

@@ -226,8 +226,18 @@ def needs(pass_: Pass, task: Task, effective: Effective, pinned: str | None = No
 def refusal(pass_: Pass, task: Task) -> NoPlace:
     """Return why no node takes a waiting task, node by node, and what would help."""
     effective = pass_.specs.of(task.stack, task.release, task.service)
+    found = asked_of(pass_, task)
+    if found is None:
+        partner = effective.task.partner if effective is not None else ""
+        return NoPlace(hint=f"corral ps -a {partner}") if partner else NoPlace()
+    return no_place(*found)
+
+
+def asked_of(pass_: Pass, task: Task) -> tuple[Fleet, Pending] | None:
+    """Return the nodes and what a waiting task asks of them; None: its partner has no node."""
+    effective = pass_.specs.of(task.stack, task.release, task.service)
     if effective is None:
-        return NoPlace()
+        return None
     slot = [
         other
         for other in pass_.draft.tasks(task.stack).values()
@@ -241,9 +251,9 @@ def refusal(pass_: Pass, task: Task) -> NoPlace:
     if effective.task.partner:
         partner = pairs.Lenders(pass_, effective).of(task.slot, pinned)
         if partner is None or partner.node is None:
-            return NoPlace(hint=f"corral ps -a {effective.task.partner}")
+            return None
         pinned = partner.node
-    return no_place(fleet(pass_), _pair(pass_, task, effective, pinned, slot))
+    return fleet(pass_), _pair(pass_, task, effective, pinned, slot)
 
 
 def _places(pass_: Pass, effective: Effective) -> dict[int, str]:

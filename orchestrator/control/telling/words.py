@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror import times
 from orchestrator.control.mirror.node_view import node_status
 from orchestrator.control.mirror.released import spec_in_force, spec_of
 from orchestrator.control.mirror.serving import is_leaving, queued, serving, wanted_count
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import Mirror
     from specs.api import Homeless, Stack
+    from specs.node import Node, NodeCondition
     from specs.stack import Mount, ServiceSpec
     from specs.task import Run, Task
 
@@ -196,6 +198,27 @@ def tied(cluster: Mirror, task: Task, *, drained: bool = False) -> str:
 def _pinned(cluster: Mirror, task: Task, mount: Mount) -> bool:
     home = cluster.path_home(task.stack, mount.source) if mount.source else None
     return home is not None and home == task.node
+
+
+def node_words(cluster: Mirror, node: Node, now: float) -> str:
+    """Return why the node is not ready; of a ready one, what is the matter all the same."""
+    condition = cluster.conditions.get(node.id)
+    if condition is None:
+        return "not heard from yet"
+    unread = node.facts.unread
+    if condition.reason:
+        return _why_not(condition, now)
+    if not unread:
+        return "; ".join(filter(None, (node.facts.cramped, times.words(condition.ahead))))
+    more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
+    return f"cannot read {unread[0]}{more}"
+
+
+def _why_not(condition: NodeCondition, now: float) -> str:
+    if condition.braked or not condition.replaced_at:
+        return condition.why
+    left = max(0.0, condition.replaced_at - now)
+    return f"{condition.reason}; tasks are replaced in {left:.0f} s"
 
 
 def service_counts(

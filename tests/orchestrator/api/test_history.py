@@ -74,3 +74,15 @@ async def test_who_asks_is_what_the_kernel_says(api):
     (_, _, request), *_ = [call for call in api.control.calls if call[0] == "deploy"]
     me = os.getuid()
     assert request.by == MadeBy(kind="up", user=pwd.getpwuid(me).pw_name, uid=me, message="why not")
+
+
+async def test_a_rollback_is_whose_the_kernel_says(api):
+    body = {"key": "k1", "to": 2, "services": ["web"], "by": {"uid": 5, "message": "wrong prices"}}
+    status, row = await api.call("POST", "/v1/stacks/shop/rollback", json=body)
+    assert (status, row["number"], row["to"]) == (200, 9, 2)
+    (_, stack, asked), *_ = [call for call in api.control.calls if call[0] == "rollback"]
+    assert (stack, asked.to, asked.services) == ("shop", 2, ("web",))
+    assert (asked.by.kind, asked.by.uid) == ("rollback", os.getuid())
+    status, answer = await api.call("POST", "/v1/stacks/shop/rollback", json={"key": "k", "to": 0})
+    assert status == 422
+    assert "to" in str(answer)

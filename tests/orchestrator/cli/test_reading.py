@@ -673,3 +673,76 @@ def test_a_command_looks_for_no_garbage_among_its_imports(clean_environment):
     first, *_, last = done.stdout.splitlines()
     collections, frozen = last.split()
     assert (int(collections) - int(first), frozen) == (0, "True")
+
+
+WHY = {
+    "what": "task",
+    "answer": "app-c-1: pending: no node fits",
+    "because": ["release 1 is deploying"],
+    "nodes": [
+        {"node": "host1", "rules": ["lacks memory", "is paused"]},
+        {"node": "b", "rules": ["lacks memory"], "binding": True},
+        {"node": "c"},
+    ],
+    "helps": ["reserve at most 3 GiB for c", "corral node add USER@HOST"],
+    "history": [{"time": 5.0, "message": "app-c-1 is pending", "by": "anna@laptop"}],
+}
+
+
+def test_why_as_text_and_json(fake, corral, monkeypatch):
+    from orchestrator.cli.show import times
+
+    monkeypatch.setattr(times, "of_day", lambda moment: f"{moment:g}s")
+    fake.on("GET", "/v1/why/c", WHY)
+    done = corral("-p", "shop", "why", "c")
+    assert done.out.splitlines() == [
+        "app-c-1: pending: no node fits",
+        "  - release 1 is deploying",
+        "    host1  lacks memory; is paused",
+        "  > b      lacks memory",
+        "    c      would take it",
+        "  fix: reserve at most 3 GiB for c",
+        "   or: corral node add USER@HOST",
+        "  history:",
+        "    5s app-c-1 is pending, by anna@laptop",
+    ]
+    assert json.loads(corral("-p", "shop", "why", "c", "--format", "json").out) == WHY
+
+
+@pytest.mark.parametrize(
+    ("words", "query"),
+    [
+        ("", {}),
+        ("--no-follow", {"history": "1", "follow": "0"}),
+        ("--since 5", {"history": "1", "since": "5.0"}),
+        ("--until 9", {"history": "1", "follow": "0", "until": "9.0"}),
+        ("-n 3", {"history": "1", "tail": "3"}),
+        ("-n all", {"history": "1"}),
+        ("--filter kind=run web", {"filter": ["kind=run", "service=web"]}),
+    ],
+)
+def test_what_events_asks_for(words, query, fake, corral, monkeypatch):
+    from argparse import ArgumentParser
+
+    from orchestrator.cli.commands import events
+    from orchestrator.client.http import target
+
+    parser = ArgumentParser()
+    events.describe(parser)
+    asked = events.query_of(parser.parse_args(words.split()), 100.0)
+    expected = target("/v1/events", query)
+    assert sorted(target("/v1/events", asked).split("?")[-1].split("&")) == sorted(
+        expected.split("?")[-1].split("&")
+    )
+
+
+@pytest.mark.parametrize("words", ["-n x", "--follow --no-follow", "--since never"])
+def test_events_refuses_what_makes_no_sense(words, corral):
+    assert corral("-p", "shop", "events", *words.split()).code == 2
+
+
+def test_events_counted_are_told_so():
+    from orchestrator.cli.commands import events
+
+    said = events.text({"time": 1.0, "last": 9.0, "count": 4, "kind": "run.ended", "by": "a@b"})
+    assert said.endswith("Z run.ended (by a@b) (4 times since 1970-01-01T00:00:01.000000Z)")

@@ -111,6 +111,28 @@ def test_by_hand_it_ends_as_the_iteration_does(fake, corral, end, code, says):
     assert corral("-p", "shop", "schedule", "run", "-d", "report").code == 0
 
 
+FILE = """
+name: shop
+services:
+  report: {image: busybox, x-corral: {schedule: "0 2 * * *"}}
+"""
+
+
+@pytest.mark.parametrize("words", [["-d"], ["--wait"], []])
+def test_up_says_when_and_attaches_to_nobody(fake, corral, clean_environment, words):
+    (clean_environment.work / "compose.yaml").write_text(FILE)
+    release = {"stack": "shop", "number": 1, "state": "deployed", "unchanged": True}
+    fake.on("POST", "/v1/stacks/shop/releases", {**release, "created_at": NOW})
+    fake.on("GET", "/v1/stacks/shop/tasks", {"tasks": []})
+    fake.on("GET", "/v1/schedules", {"schedules": [row(), row(service="another")]})
+    done = corral("up", *words)
+    assert done.code == 0
+    assert "report runs in 3 h (2027-01-15 11:00:00Z)\n" in done.err
+    assert "another" not in done.err
+    fake.on("GET", "/v1/schedules", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+    assert corral("up", *words).code == 0
+
+
 def test_pause_and_resume(fake, corral):
     held = row(next_at=None, why="paused")
     fake.on(

@@ -84,6 +84,7 @@ VERBS = {
     "inspect": Verb("inspect web", absent=(1, "there is no object web")),
     "ls": Verb("ls", **BESIDE),
     "events": Verb("events", streams=True, absent=None),  # of what may come
+    "why": Verb("why web", absent=None),  # the controller says what there is
     "config": Verb("config", **NOWHERE),
     "lint": Verb("lint", **NOWHERE),
     "network": Verb("network ls", **BESIDE),
@@ -177,6 +178,7 @@ class Shop:
             ("GET", "/v1/tasks/t-web/exec", lambda _: Exec(said)),
             ("GET", "/v1/tasks/t-web/archive", ARCHIVE),
             ("GET", "/v1/events", lambda _: self._goes_on({"time": NOW, "kind": "task.running"})),
+            ("GET", "/v1/why/web", {"answer": "web of shop: 1 of 1 serve"}),
             ("GET", "/v1/nodes", {"nodes": [{"id": "n1", "name": "alpha", "status": "ready"}]}),
             ("GET", "/v1/schedules", {"schedules": []}),
             ("GET", "/v1/networks", {"networks": []}),

@@ -322,6 +322,8 @@ async def test_one_service_alone():
         assert [t.id for t in rig.live("db")] == db
         with pytest.raises(NotFound, match="release 1 of app has no service nope"):
             await back(rig, 1, "nope")
+        with pytest.raises(NotFound, match=r"no release of app has a service nope \(services: db"):
+            await back(rig, None, "nope")
         assert (await went_back(rig, 2, "db")).number == 5
         assert images(rig) == {"web": "web:1", "db": "db:2"}
 
@@ -414,3 +416,30 @@ async def test_what_goes_back_by_itself_does_so_as_rollback_config_says():
         assert (await rig.end_of()).state == "rolled_back"
         await rig.until(lambda: len(rig.ready("web")) == 2, within=300)
         assert images(rig) == {"web": "web:1"}
+
+
+async def test_blue_green_goes_back_at_once_to_the_set_that_stands_by():
+    ours = {"x-corral": {"update": "blue-green", "keep_old": "10m"}, "restart": "always"}
+    async with Rig() as rig:
+        await deployed(rig, web=replicas(3, update={"monitor": "1s"}, image="web:1", **ours))
+        before = {task.id for task in rig.live("web")}
+        await deployed(rig, web=replicas(3, update={"monitor": "1s"}, image="web:2", **ours))
+        assert len(rig.live("web")) == 6, "the old set is kept"
+        begun = rig.clock.monotonic()
+        await went_back(rig)
+        assert rig.clock.monotonic() - begun < 2.0
+        served = {task.id for task in rig.live("web") if task.release == 1}
+        assert served == before, "the very same tasks"
+        assert not any(task.release == rig.release().number for task in rig.live("web"))
+
+
+async def test_a_canary_is_not_tried_on_what_ran_before():
+    ours = {"x-corral": {"canary": {"replicas": 1, "promote": "manual"}}}
+    async with Rig() as rig:
+        await deployed(rig, web=replicas(3, image="web:1"))
+        await rig.up(project(web=replicas(3, image="web:2", **ours)))
+        await rig.until(lambda: len(rig.ready("web")) == 4)
+        row = await went_back(rig)
+        assert row.to == 1
+        assert images(rig) == {"web": "web:1"}
+        assert len(rig.live("web")) == 3

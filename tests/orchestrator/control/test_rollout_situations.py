@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from orchestrator.api.rows import stack_row
+from orchestrator.contracts import EventQuery
 from orchestrator.control.mirror.serving import is_ready
+from orchestrator.control.telling.words import words_of
 from orchestrator.errors import Conflict, Invalid, NotFound
 from specs.api import Steer
 from tests.orchestrator.control.builders import CHECK, project, replicas
@@ -121,6 +124,14 @@ async def pause_and_resume(rig: Rig, watch: Watch) -> None:
     assert watch.images() == there, "law: what is paused begins no slot"
     assert sum(there.values()) == COUNT
     assert rig.control.rollout("app").services[0].state == "paused"
+    said = {words_of(rig.cluster, t).text for t in rig.ready("web")}
+    assert said == {"running", "running (its rollout is paused)"}
+    assert stack_row(rig.cluster, rig.cluster.stacks["app"]).status == "paused"
+    async with contextlib.aclosing(rig.control.progress("app", None)) as lines:
+        async for line in lines:
+            if line.kind == "service" and line.message:
+                assert line.message == "it is paused; corral rollout resume goes on with it"
+                break
     await steer(rig, "resume")
 
 
@@ -482,7 +493,7 @@ async def test_start_first_on_full_nodes_goes_on_slot_by_slot(why):
 
 
 async def _events(rig: Rig, told: list[str]) -> None:
-    async with contextlib.aclosing(rig.control.events("app")) as events:
+    async with contextlib.aclosing(rig.control.events(EventQuery("app"))) as events:
         async for event in events:
             told += [event.message] if event.kind == "rollout.stop-first" else []
 
@@ -569,3 +580,25 @@ async def test_where_a_node_is_older_a_weight_is_refused():
         assert problem.message == "host2: corral is older there and knows no weights"
         await rig.up(canary("web:1"))
         await rig.deployed()
+
+
+@pytest.mark.parametrize("there", ["stop-first", "start-first"])
+@pytest.mark.parametrize("back", ["stop-first", "start-first"])
+async def test_the_way_back_has_an_order_of_its_own(there, back):
+    config = {"deploy": {"rollback_config": {"order": back, "monitor": "1s", "parallelism": 2}}}
+    async with Rig(nodes=3) as rig:
+        await rig.up(web("web:1", {"order": there}, **config))
+        await rig.deployed()
+        await asyncio.sleep(5)
+        await rig.up(web("web:2", {"order": there}, **config), deadline=60.0)
+        watch = Watch(rig)
+        await rig.until(lambda: watch.images().get("web:2", 0) >= 3)
+        watch.unavailable = 0
+        await steer(rig, "abort")
+        await rig.until(lambda: rig.release().back == "done", within=100)
+        assert watch.images() == ALL_OLD
+        # The one whose update was under way may be missing, whatever the order of the way back.
+        most = {"stop-first": 2, "start-first": 1 if there == "stop-first" else 0}
+        assert watch.unavailable <= most[back]
+        if back == "stop-first":
+            assert watch.unavailable > 0
