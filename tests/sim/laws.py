@@ -62,6 +62,7 @@ LAWS = {
     "truly told": "N6: once healed, what the controller says of a task is what it is",
 }
 DEAD = 12.0  # seconds after which nobody sends anything to a dead machine any more
+CROSSED = 0.5  # seconds between a decision and its write, where the store is not slow
 EXCESS = 20.0  # seconds more copies than asked for may be wanted, while users are quiet
 
 
@@ -90,6 +91,7 @@ class Laws:
         self.calm: set[str] = set()  # tasks that no fault explains a stop of
         self.sickened: set[str] = set()  # tasks whose check failed at some time
         self.leaving: set[str] = set()  # machines that are being removed
+        self.kept_again: dict[str, float] = {}  # node -> when it was to be empty last
         self.excess: dict[tuple[str, str], float] = {}
         self.acknowledged: dict[str, tuple[int, int]] = {}  # machine -> newest stamp it took
         self.revisions: dict[str, int] = {}  # machine -> of the store, with that stamp
@@ -320,6 +322,11 @@ class Laws:
         self.revision = controller.disk.revision
         named = []
         for write in writes:
+            earlier = before.get(write.key)
+            was = earlier.value if earlier is not None else b""
+            to_be_empty = b'"drain"' in was or b'"removing":true' in was
+            if write.key.startswith(keys.NODES) and to_be_empty:
+                self.kept_again[write.key.removeprefix(keys.NODES)] = world.now
             if write.key.startswith(keys.TASKS):
                 old = self.tasks.get(write.key)
                 if isinstance(write, Put):
@@ -406,7 +413,11 @@ class Laws:
 
     def _emptied(self, controller: Controller, task: Task) -> bool:
         node = controller.cluster.nodes.get(task.node or "")
-        return node is None or node.availability == "drain" or node.removing
+        if node is None or node.availability == "drain" or node.removing:
+            return True
+        # What is written now was decided a moment ago, and that is taken back since.
+        wrote = self.world.store.slow + CROSSED
+        return self.world.now - self.kept_again.get(node.id, -wrote) < wrote
 
     def _silent(self, controller: Controller, task: Task) -> bool:
         """Say whether it is on a node that is silent, and that nobody wants empty."""
