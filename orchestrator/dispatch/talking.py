@@ -15,9 +15,13 @@ from orchestrator.dispatch.agent import AgentClient
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from orchestrator.dispatch.instructions import Spelled
+
 
 @contextlib.asynccontextmanager
-async def talking(connector: aiohttp.BaseConnector, name: str) -> AsyncIterator[AgentClient]:
+async def talking(
+    connector: aiohttp.BaseConnector, name: str, spelled: Spelled | None = None
+) -> AsyncIterator[AgentClient]:
     """Yield what talks to the agent that the connector's connections end at.
 
     At the end whatever is read still is broken off. The connector is the transport's to close:
@@ -29,7 +33,7 @@ async def talking(connector: aiohttp.BaseConnector, name: str) -> AsyncIterator[
         connector_owner=False,
         timeout=aiohttp.ClientTimeout(total=None),
     ) as http:
-        client = AgentClient(http, name)
+        client = AgentClient(http, name, spelled)
         try:
             yield client
         finally:

@@ -322,6 +322,8 @@ async def test_one_service_alone():
         assert [t.id for t in rig.live("db")] == db
         with pytest.raises(NotFound, match="release 1 of app has no service nope"):
             await back(rig, 1, "nope")
+        with pytest.raises(NotFound, match=r"no release of app has a service nope \(services: db"):
+            await back(rig, None, "nope")
         assert (await went_back(rig, 2, "db")).number == 5
         assert images(rig) == {"web": "web:1", "db": "db:2"}
 
