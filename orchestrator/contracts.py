@@ -248,17 +248,14 @@ class Mirror(Protocol):
     @property
     def revision(self) -> int:
         """Return the store revision the mirror has followed to."""
-        ...
 
     @property
     def ranges(self) -> tuple[str, ...]:
         """Return the ranges that networks' pools are cut from."""
-        ...
 
     @property
     def chosen(self) -> Mapping[str, str]:
         """Return the ranges that files chose themselves, with the names of their networks."""
-        ...
 
     @property
     def stacks(self) -> Mapping[str, Stack]: ...
@@ -269,30 +266,24 @@ class Mirror(Protocol):
     @property
     def parts(self) -> Mapping[str, StackSpec]:
         """Return the StackSpecs by content hash (``Release.spec``)."""
-        ...
 
     @property
     def tasks(self) -> Mapping[str, Task]:
         """Return every task record by task id."""
-        ...
 
     def tasks_of(self, stack: str) -> Collection[Task]:
         """Return the tasks of a stack; of others nothing is looked at."""
-        ...
 
     def tasks_on(self, node: str) -> Collection[Task]:
         """Return the tasks a node has, by its id; of others nothing is looked at."""
-        ...
 
     @property
     def oneoffs(self) -> Mapping[str, OneOff]:
         """Return every one-off by its task's id."""
-        ...
 
     @property
     def schedules(self) -> Mapping[tuple[str, str], Schedule]:
         """Return what runs by a schedule, by stack and service."""
-        ...
 
     @property
     def nodes(self) -> Mapping[str, Node]: ...
@@ -300,31 +291,25 @@ class Mirror(Protocol):
     @property
     def volumes(self) -> Mapping[str, HomedVolume]:
         """Return every volume record by name."""
-        ...
 
     @property
     def conditions(self) -> Mapping[str, NodeCondition]:
         """Return what is observed of each node, by node id; never stored."""
-        ...
 
     def network_name(self, network: str) -> str:
         """Return what the network with this id is called; the id itself once its record is gone."""
-        ...
 
     def path_home(self, stack: str, path: str) -> str | None:
         """Return the node with a stack's data at a path of nodes; "" = every one, None = none."""
-        ...
 
     async def reached(self, revision: int) -> None:
         """Return when the mirror contains ``revision``: read your own write after a txn."""
-        ...
 
     def nodes_changed(self) -> asyncio.Event:
         """Return an event that is set whenever a node record appears, changes or goes.
 
         The dispatcher owns it: it clears before it looks.
         """
-        ...
 
 
 class LeaseGiver(Protocol):
@@ -360,8 +345,11 @@ class Control(Protocol):
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow: ...
 
-    async def plan(self, stack: str, request: Deploy) -> Plan:
-        """Return what the same ``deploy`` would do; nothing is written, and nobody told."""
+    async def plan(self, stack: str, request: Deploy, *, within: float | None = None) -> Plan:
+        """Return what the same ``deploy`` would do; nothing is written, and nobody told.
+
+        ``within``: seconds of work after which the rest is left out (``Plan.cut``).
+        """
         ...
 
     async def arrived(self, stack: str) -> None:

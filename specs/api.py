@@ -13,7 +13,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/stacks                        {"stacks": [StackRow]}
     GET    /v1/stacks/{stack}                StackDetail
     POST   /v1/stacks/{stack}/releases       Deploy -> ReleaseRow (idempotent by Deploy.key)
-    POST   /v1/stacks/{stack}/plan           Deploy -> Plan (specs.plans); nothing is written
+    POST   /v1/stacks/{stack}/plan?within=S  Deploy -> Plan (specs.plans); nothing is written
     GET    /v1/stacks/{stack}/releases       {"releases": [ReleaseRow]}
     GET    /v1/stacks/{stack}/history?service=&limit=  ReleaseHistory (specs.history)
     POST   /v1/stacks/{stack}/rollback       Rollback -> RolledBack; then watch .../progress

@@ -199,6 +199,7 @@ ROUTES: tuple[ApiRoute, ...] = (
         body=api.Deploy,
         limit=LARGE,
         answer=Plan,
+        query=(QueryField("within", "number", text="seconds of work, then the rest is left out"),),
     ),
     ApiRoute("GET", "/v1/stacks/{stack}/releases", stacks.releases, "Releases", answer=Releases),
     ApiRoute(

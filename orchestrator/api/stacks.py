@@ -71,7 +71,8 @@ async def deploy(parts: ApiParts, request: web.Request, body: Deploy) -> Release
 
 
 async def plan(parts: ApiParts, request: web.Request, body: Deploy) -> Plan:
-    return await parts.control.plan(request.match_info["stack"], body)
+    within = number(request, "within")
+    return await parts.control.plan(request.match_info["stack"], body, within=within)
 
 
 async def releases(parts: ApiParts, request: web.Request, _: None) -> Releases:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 FORMAT = 1
+GLANCE = 0.3  # seconds of the controller's work for what nobody asked for
 # Of a request (specs.api.Deploy): what the file alone does not say, kept with its plan.
 OPTIONS = (
     *("services", "scale", "build", "pull", "force_recreate", "remove_orphans", "no_deps"),
@@ -82,10 +83,15 @@ def printed(plan: Json, session: Invocation, *, as_json: bool) -> None:
     deploy.show(plan.get("warnings") or ())
 
 
-def ask(session: Invocation, stack: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a release of this request would do. Raises ClientError."""
-    where = f"/v1/stacks/{quote(stack)}/plan"
-    found: dict[str, Any] = session.client.request("POST", where, body=request)
+def ask(
+    session: Invocation, stack: str, request: Mapping[str, Any], *, within: float | None = None
+) -> dict[str, Any]:
+    """Return what a release of this request would do. Raises ClientError.
+
+    ``within``: seconds of the controller's work after which the rest is left out.
+    """
+    where, query = f"/v1/stacks/{quote(stack)}/plan", {"within": within} if within else None
+    found: dict[str, Any] = session.client.request("POST", where, query=query, body=request)
     return found
 
 

@@ -407,12 +407,20 @@ class ControlLoop:
             async with self._turn():
                 return await self._commands.deploy(stack, request, listening, same)
 
-    async def plan(self, stack: str, request: Deploy) -> Plan:
+    async def plan(self, stack: str, request: Deploy, *, within: float | None = None) -> Plan:
         listening = await listening_now(self._cluster, self._agents, request)
         await load(GRAPHS)
         seen = ForecastBasis(self._cluster, self._observed, self._specs, brake=self._health.brake())
         return await forecast(
-            seen, self._store, self._agents, self._sealer, self._clock, stack, request, listening
+            seen,
+            self._store,
+            self._agents,
+            self._sealer,
+            self._clock,
+            stack,
+            request,
+            listening,
+            within=within,
         )
 
     async def arrived(self, stack: str) -> None:

@@ -189,6 +189,7 @@ class Notices:
             self.again(self._unplaced())
         elif kind is VOLUMES:
             self._volume(old, new)
+        self._out.read_anew(kind)
         self._tell_dropped(old, new)
 
     def _volume(self, old: Model | None, new: Model | None) -> None:

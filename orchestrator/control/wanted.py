@@ -8,15 +8,23 @@ same object and a change costs its own service only.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.control.endpoints import Endpoints
 from orchestrator.control.mirror.dependencies import waits_for
 from orchestrator.control.mirror.effective import gateway_key, of_oneoff
 from orchestrator.control.mirror.placed import made_elsewhere, spec_there
-from orchestrator.control.mirror.records import VIPS, NetworkRecord
+from orchestrator.control.mirror.records import (
+    PARTS,
+    RELEASES,
+    STACKS,
+    VIPS,
+    Kind,
+    NetworkRecord,
+)
 from orchestrator.control.mirror.released import spec_at, spec_of
 from orchestrator.control.mirror.serving import copies
+from specs.kit.layers import Layers, Without
 from specs.wire import (
     EVERY_NODE,
     Assignment,
@@ -43,7 +51,6 @@ if TYPE_CHECKING:
     from specs.oneoff import OneOff
     from specs.stack import StackSpec
     from specs.task import Task
-    from specs.wire import ServiceEndpoints
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
 
@@ -67,8 +74,10 @@ class Outgoing:
         self._kept: dict[str, KeptRelease] = {}
         self._slots: dict[str, tuple[Stack, StackSpec, StackSlots]] = {}
         self._peer: dict[str, Peer] = {}  # every node, as others are told of it
-        self._peers: dict[str, dict[str, Peer]] = {}  # node -> the others
+        self._peer_before: dict[str, Peer] = {}  # and were told of it last
+        self._peers: dict[str, Without[Peer]] = {}  # node -> the others
         self._holding: dict[str, frozenset[str]] = {}  # node -> networks of its newest set
+        self._slots_now: dict[str, StackSlots] | None = None  # of all stacks, until one changes
 
     # what changed
 
@@ -81,6 +90,11 @@ class Outgoing:
         """Drop through which networks a stack's ports are reached: its releases changed."""
         self._through.pop(stack, None)
 
+    def read_anew(self, kind: Kind) -> None:
+        """Drop what is made of all stacks' specs, where a record of that kind may change it."""
+        if kind in (STACKS, RELEASES, PARTS):
+            self._slots_now = None
+
     def forget_network(self, network: str) -> None:
         """Drop what was made of a network's record and leases: one of them changed."""
         self._networks.pop(network, None)
@@ -92,7 +106,7 @@ class Outgoing:
 
     def forget_peers(self) -> None:
         """Drop what nodes are told of each other: one came or went, or is reached otherwise."""
-        self._peer.clear()
+        self._peer_before, self._peer = {**self._peer_before, **self._peer}, {}
         self._peers.clear()
 
     def forget_all(self) -> None:
@@ -110,13 +124,7 @@ class Outgoing:
             if network in published:
                 result[network] = set(self._cluster.nodes)
                 continue
-            nodes = set()
-            for task_id in self._cluster.by_network.get(network, {}).values():
-                one = self._cluster.oneoffs.get(task_id)
-                task = one.task if one is not None else self._cluster.tasks.get(task_id)
-                if task is not None and task.node is not None:
-                    nodes.add(task.node)
-            result[network] = nodes
+            result[network] = set(self._cluster.nodes_on.get(network, ()))
         return result
 
     def holders(self, networks: Iterable[str]) -> set[str]:
@@ -180,7 +188,7 @@ class Outgoing:
         )
 
     def objects(self, node_id: str) -> Objects:
-        """Return everything the node should hold."""
+        """Return everything the node should hold; what others hold, too, in shared mappings."""
         tasks = self._cluster.by_node.get(node_id, {})
         assignments = {}
         stacks: dict[str, Stack] = {}
@@ -202,32 +210,32 @@ class Outgoing:
             networks.update(one.addresses)
         contents = self._contents_of(assignments.values())
         self._holding[node_id] = frozenset(networks)
-        services: dict[str, ServiceEndpoints] = {}
         condition = self._cluster.conditions.get(node_id)
         doubting = condition is not None and condition.doubted
-        for network in sorted(networks):
-            services.update(self._endpoints.on(network, doubting=doubting))
+        services = Layers({n: self._endpoints.on(n, doubting=doubting) for n in sorted(networks)})
         states = {n: s for n in sorted(networks) if (s := self._network(n)) is not None}
+        shared: dict[str, Any] = {"services": services, "peers": self._peers_of(node_id)}
         return Objects.model_construct(
             tasks=assignments,
             networks=states,
-            services=services,
-            peers=self._peers_of(node_id),
             contents=contents,
             stacks=stacks,
             releases=releases,
             slots=self._all_slots(),
+            **shared,
         )
 
-    def _peers_of(self, node_id: str) -> dict[str, Peer]:
+    def _peers_of(self, node_id: str) -> Without[Peer]:
         """Return the other nodes, as every node is told them: the very same until one moves."""
         found = self._peers.get(node_id)
         if found is None:
             if not self._peer:
                 nodes = self._cluster.nodes.values()
-                self._peer = {n.id: _peer(n).to_keep() for n in nodes if n.underlay}
-            found = self._peers[node_id] = dict(self._peer)
-            found.pop(node_id, None)
+                made = {n.id: _peer(n).to_keep() for n in nodes if n.underlay}
+                # The very same where nothing of it moved: each node compares its own with them.
+                before, self._peer_before = self._peer_before, {}
+                self._peer = {n: before[n] if before.get(n) == p else p for n, p in made.items()}
+            found = self._peers[node_id] = Without(self._peer, node_id)
         return found
 
     def _contents_of(self, assignments: Iterable[Assignment]) -> dict[str, Content]:
@@ -238,8 +246,14 @@ class Outgoing:
     def _all_slots(self) -> dict[str, StackSlots]:
         """Return how many tasks the services of each stack are to have, stopped ones too.
 
-        By the newest release: what that leaves out of its file is not to come back.
+        By the newest release: what that leaves out of its file is not to come back. The very
+        same until a stack or a release changes.
         """
+        if self._slots_now is None:
+            self._slots_now = self._find_slots()
+        return self._slots_now
+
+    def _find_slots(self) -> dict[str, StackSlots]:
         found = {}
         for name, stack in self._cluster.stacks.items():
             if stack.desired == "removed":
@@ -267,9 +281,11 @@ class Outgoing:
         if stack is not None:
             stacks[task.stack] = stack
         key = f"{task.stack}/{task.release}"
+        if key in releases:
+            return
         release = self._cluster.releases.get((task.stack, task.release))
         spec = spec_of(self._cluster, release)
-        if key in releases or release is None or spec is None:
+        if release is None or spec is None:
             return
         known = self._kept.get(key)
         if known is None or known.release is not release or known.spec is not spec:

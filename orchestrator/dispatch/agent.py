@@ -2,7 +2,8 @@
 
 Made by session.py for a connected node; used by it and by the dispatcher's
 ``agents`` seam. Knows nothing of sessions, epochs or the store. Every failure
-becomes an orchestrator.errors class that names the node.
+becomes an orchestrator.errors class that names the node. In
+one piece, because it is one API: a call after the other, and how all of them fail.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from urllib.parse import quote
 
 import aiohttp
 
+from orchestrator.dispatch.direct import Direct
+from orchestrator.dispatch.instructions import Spelled, spell
 from orchestrator.dispatch.ndjson import LineTooLong, lines
+from orchestrator.dispatch.relay import join
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable, Unkept
 from specs import skew, wire
 from specs.images import ForgottenImages
@@ -68,7 +72,9 @@ def _at(kind: str, name: str, rest: str = "") -> str:
 
 
 @contextlib.asynccontextmanager
-async def talking(connector: aiohttp.BaseConnector, name: str) -> AsyncIterator[AgentClient]:
+async def talking(
+    connector: aiohttp.BaseConnector, name: str, spelled: Spelled | None = None
+) -> AsyncIterator[AgentClient]:
     """Yield what talks to the agent that the connector's connections end at.
 
     At the end whatever is read still is broken off. The connector is the transport's to close:
@@ -80,7 +86,7 @@ async def talking(connector: aiohttp.BaseConnector, name: str) -> AsyncIterator[
         connector_owner=False,
         timeout=aiohttp.ClientTimeout(total=None),
     ) as http:
-        client = AgentClient(http, name)
+        client = AgentClient(http, name, spelled)
         try:
             yield client
         finally:
@@ -90,8 +96,12 @@ async def talking(connector: aiohttp.BaseConnector, name: str) -> AsyncIterator[
 class AgentClient:
     """``http`` is a session whose connections end at the agent of node ``name``."""
 
-    def __init__(self, http: aiohttp.ClientSession, name: str) -> None:
+    def __init__(
+        self, http: aiohttp.ClientSession, name: str, spelled: Spelled | None = None
+    ) -> None:
         self._http = http
+        self._spelled = spelled or Spelled()  # all nodes' together
+        self._direct = Direct(http)
         self._version = PROTOCOL  # the agent's, once it has said hello
         self._answers: set[aiohttp.ClientResponse] = set()  # those that are being read
         self.name = name
@@ -103,9 +113,13 @@ class AgentClient:
         """
         for answer in self._answers:
             answer.content.set_exception(ConnectionError("the connection to it has just ended"))
+        self._direct.close()
 
     async def hello(self) -> Hello:
-        hello = await self._call("GET", "/v1/hello", Hello, timeout=SHORT)
+        status, data = await self._exchange("GET", "/v1/hello", timeout=SHORT)
+        if status >= 400:
+            raise self._refusal(status, data)
+        hello = self._decode(Hello, data)
         self._version = min(hello.protocol, PROTOCOL)
         return hello
 
@@ -115,13 +129,19 @@ class AgentClient:
 
     async def instruct(self, instructions: Instructions) -> Acknowledged | Refused:
         """Send instructions; a refusal by the protocol's rules is an answer, not an error."""
-        async with self._request(
-            "PUT", "/v1/instructions", body=instructions, timeout=INSTRUCT
-        ) as answer:
-            if answer.status == 409:
-                return self._decode(Refused, await answer.read())
-            await self._check(answer)
-            return self._decode(Acknowledged, await answer.read())
+        status, data = await self._exchange(
+            "PUT", "/v1/instructions", self._spell(instructions), timeout=INSTRUCT
+        )
+        if status == 409:
+            return self._decode(Refused, data)
+        if status >= 400:
+            raise self._refusal(status, data)
+        return self._decode(Acknowledged, data)
+
+    def _spell(self, instructions: Instructions) -> bytes:
+        if self._version >= PROTOCOL:
+            return spell(instructions, self._spelled)
+        return skew.encode(instructions, self._version)
 
     async def reports(
         self, *, silence: float, heartbeat: float = HEARTBEAT
@@ -130,12 +150,43 @@ class AgentClient:
 
         What cannot be read of one is left out and named in it.
         """
-        params = {"heartbeat": f"{heartbeat:g}"} if heartbeat != HEARTBEAT else None
-        lines_ = self._lines("GET", "/v1/reports", params=params, silence=silence)
-        async with contextlib.aclosing(lines_) as found:
+        query = f"?heartbeat={heartbeat:g}" if heartbeat != HEARTBEAT else ""
+        async with contextlib.aclosing(self._told(f"/v1/reports{query}", silence)) as found:
             async for line in found:
                 read = self._read(Report, line)
                 yield read.value if read.whole else read.value.with_unread(read.notes())
+
+    async def _exchange(
+        self, method: str, path: str, data: bytes | None = None, *, timeout: float
+    ) -> tuple[int, bytes]:
+        """Return the status and all of the answer to what may be asked twice."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._direct.exchange(method, path, self._fields(data), data)
+        except (*_ERRORS, *_CLOSED) as exc:
+            raise self._lost(exc) from exc
+
+    async def _told(self, path: str, silence: float) -> AsyncGenerator[bytes, None]:
+        """Yield the lines of a stream that the agent goes on with for as long as we listen."""
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                async with asyncio.timeout(SHORT):
+                    status, body = await stack.enter_async_context(
+                        self._direct.stream("GET", path, self._fields())
+                    )
+                if status >= 400:
+                    raise self._refusal(status, await body.read(MAX_MESSAGE))
+                async with contextlib.aclosing(lines(body, silence=silence)) as found:
+                    async for line in found:
+                        yield line
+        except (*_ERRORS, *_CLOSED) as exc:
+            raise self._lost(exc) from exc
+        except LineTooLong as exc:
+            raise Unavailable(f"node {self.name} sent a line without end") from exc
+
+    def _fields(self, data: bytes | None = None) -> dict[str, str]:
+        kind = {"Content-Type": "application/json"} if data is not None else {}
+        return {skew.HEADER: str(PROTOCOL), **kind}
 
     async def resolve_image(self, request: ResolveImage) -> ResolvedImage:
         return await self._call(
@@ -325,7 +376,7 @@ class AgentClient:
             async with self._http.ws_connect(
                 path, max_msg_size=MAX_MESSAGE, autoclose=True
             ) as agent:
-                await _join(websocket, agent)
+                await join(websocket, agent)
         except aiohttp.WSServerHandshakeError as exc:
             raise self._refusal(exc.status, b"") from exc
         except (*_ERRORS, *_CLOSED) as exc:
@@ -382,18 +433,21 @@ class AgentClient:
         path: str,
         *,
         body: Model | None = None,
+        data: bytes | None = None,
         params: dict[str, str] | None = None,
         pieces: AsyncIterator[bytes] | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {skew.HEADER: str(PROTOCOL)}
         if body is not None:
+            data = skew.encode(body, self._version)
+        if data is not None:
             headers["Content-Type"] = "application/json"
         try:
             async with self._http.request(
                 method,
                 path,
-                data=skew.encode(body, self._version) if body is not None else pieces,
+                data=pieces if data is None else data,
                 params=params,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=SHORT),
@@ -469,37 +523,3 @@ def describe(exc: BaseException) -> str:
             return exc.strerror.lower()
         case _:
             return str(exc) or type(exc).__name__
-
-
-async def _join(client: WebSocketResponse, agent: aiohttp.ClientWebSocketResponse) -> None:
-    """Pump both directions until the agent has said all, or the client has left.
-
-    Each ``send`` waits for its peer to take the bytes, so a slow side slows the other
-    instead of filling our memory. Input that the agent takes no more, because the command
-    has ended, is no failure: the exit code is on its way in the other direction.
-    """
-    up = asyncio.create_task(_pump(client, agent), name="exec-up")
-    down = asyncio.create_task(_pump(agent, client), name="exec-down")
-    try:
-        await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-        if up.done() and isinstance(up.exception(), ConnectionError):
-            await asyncio.wait({down}, timeout=SHORT)
-    finally:
-        for task in (up, down):
-            task.cancel()
-        await asyncio.wait({up, down})
-    for task in (up, down):
-        error = None if task.cancelled() else task.exception()
-        if error and not isinstance(error, ConnectionError):
-            raise error
-
-
-async def _pump(
-    source: WebSocketResponse | aiohttp.ClientWebSocketResponse,
-    sink: WebSocketResponse | aiohttp.ClientWebSocketResponse,
-) -> None:
-    async for message in source:
-        if message.type is aiohttp.WSMsgType.BINARY:
-            await sink.send_bytes(message.data)
-        elif message.type is aiohttp.WSMsgType.TEXT:
-            await sink.send_str(message.data)

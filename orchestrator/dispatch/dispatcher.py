@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from orchestrator.dispatch.agent import talking
 from orchestrator.dispatch.behind import Behind, StoreSays, compare
+from orchestrator.dispatch.instructions import Spelled
 from orchestrator.dispatch.session import AgentSession, Certified, Superseded
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.keys import identity
@@ -129,6 +130,7 @@ class Dispatcher:
         self._reasons: dict[str, str] = {}  # node -> why there is no client
         self._generations: dict[str, int] = {}
         self._turns = OneATurn()
+        self._spelled = Spelled()
         # Certificates are compared by their dates: they come from a clock that does not jump.
         self._zero = clock.wall() - clock.monotonic()
 
@@ -460,6 +462,6 @@ class Dispatcher:
     async def _reach(self, node: Node) -> AsyncIterator[AgentClient]:
         async with (
             self._transport.connect(node) as connector,
-            talking(connector, node.name) as client,
+            talking(connector, node.name, self._spelled) as client,
         ):
             yield client

@@ -7,12 +7,11 @@ peer cannot make us keep an endless one.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    import aiohttp
 
 MAX_LINE = 64 * 1024 * 1024
 
@@ -21,8 +20,18 @@ class LineTooLong(Exception):
     """The peer sent more than MAX_LINE bytes without a newline."""
 
 
+class ByteStream(Protocol):
+    """What is read: aiohttp's, or dispatch/line.py's."""
+
+    async def readany(self) -> bytes:
+        """Return what came next, b"" at the end."""
+
+    def set_exception(self, exc: Exception) -> None:
+        """Have whoever reads get that error."""
+
+
 async def lines(
-    stream: aiohttp.StreamReader, *, silence: float | None = None, limit: int = MAX_LINE
+    stream: ByteStream, *, silence: float | None = None, limit: int = MAX_LINE
 ) -> AsyncGenerator[bytes, None]:
     """Yield each line without its newline; TimeoutError when none comes for ``silence`` seconds."""
     rest = bytearray()
@@ -51,7 +60,7 @@ class _Reading:
     One timer in that time, not one a line: a thousand agents say something every three seconds.
     """
 
-    def __init__(self, stream: aiohttp.StreamReader, silence: float | None) -> None:
+    def __init__(self, stream: ByteStream, silence: float | None) -> None:
         self._stream = stream
         self._silence = silence
         self._loop = asyncio.get_running_loop()

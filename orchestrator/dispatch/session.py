@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from orchestrator.dispatch.behind import compare
-from orchestrator.dispatch.instructions import difference, is_empty
+from orchestrator.dispatch.instructions import difference, is_empty, whole
 from orchestrator.errors import Conflict, Unavailable, Unkept
 from specs import skew
 from specs.kit import cancelled
@@ -131,8 +131,9 @@ class AgentSession:
         changed.clear()
         # STRICTLY BEFORE the reports: the first full report then knows every task it was sent.
         kept = await self._keeps()
+        group = asyncio.TaskGroup()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with group:
                 group.create_task(
                     self._instruct(changed, kept=kept), name=f"instruct-{self._node.name}"
                 )
@@ -140,7 +141,7 @@ class AgentSession:
                 group.create_task(self._keep_certified(changed), name="certificate")
                 group.create_task(self._lease(), name="leases")
         except BaseExceptionGroup as group_error:
-            cancelled.settle()  # the node is tried again, with timeouts
+            cancelled.settle(group)  # the node is tried again, with timeouts
             raise _first(group_error) from group_error
         raise Unavailable(f"node {self._node.name}: the session ended")
 
@@ -258,7 +259,7 @@ class AgentSession:
                 stamp=self._stamp.at(generation),
                 me=me,
                 base=base,
-                put=wanted if put is None else put,
+                put=whole(wanted) if put is None else put,
                 remove=remove or {},
                 protocol=PROTOCOL,
                 revision=revision,

@@ -131,15 +131,20 @@ class ChannelConnector(aiohttp.BaseConnector):
     ) -> ResponseHandler:
         protocol: ResponseHandler = self._factory()
         try:
-            async with asyncio.timeout(timeout.sock_connect or OPEN_TIMEOUT):
+            await self.open_stream(protocol, timeout.sock_connect or OPEN_TIMEOUT)
+        except OSError as error:
+            raise aiohttp.ClientConnectorError(req.connection_key, error) from error
+        return protocol
+
+    async def open_stream(self, protocol: asyncio.Protocol, timeout: float = OPEN_TIMEOUT) -> None:
+        """Open a channel for somebody who speaks for himself. Raises OSError."""
+        try:
+            async with asyncio.timeout(timeout):
                 await self._connection.create_unix_connection(
                     lambda: _Session(protocol), self._path
                 )
         except asyncssh.ChannelOpenError as error:
             # sshd says "open failed" when nobody listens: the agent is down or restarting.
-            refused = ConnectionRefusedError(errno.ECONNREFUSED, error.reason)
-            raise aiohttp.ClientConnectorError(req.connection_key, refused) from error
+            raise ConnectionRefusedError(errno.ECONNREFUSED, error.reason) from error
         except (asyncssh.Error, OSError, TimeoutError) as error:
-            lost = OSError(errno.EPIPE, f"SSH: {str(error) or 'no answer'}")
-            raise aiohttp.ClientConnectorError(req.connection_key, lost) from error
-        return protocol
+            raise OSError(errno.EPIPE, f"SSH: {str(error) or 'no answer'}") from error

@@ -12,17 +12,21 @@ from __future__ import annotations
 import asyncio
 
 
-def settle() -> None:
+def settle(group: asyncio.TaskGroup | None = None) -> None:
     """Forget what the group counted. Call it where its error was caught, and goes no further.
 
     A group counts at most once. What is left then is somebody who cancelled the task while its
-    group waited for its children: the group's errors went first, and he is heard now. (One who
-    did so where the group had not counted itself cannot be told from the group.)
+    group waited for its children: the group's errors went first, and he is heard now. One who
+    did so just before the group would have counted can be told from it by the group only; without
+    one he is taken for it, and not heard.
 
     Raises CancelledError: the task is to end.
     """
     task = asyncio.current_task()
     if task is None or not task.cancelling():
         return
-    if task.uncancel():
+    # Who cancels the task in the very turn in which a child fails comes before the group, which
+    # then does not count any more.
+    counted = group is None or getattr(group, "_parent_cancel_requested", True)
+    if task.uncancel() if counted else task.cancelling():
         raise asyncio.CancelledError

@@ -195,7 +195,7 @@ CHANGES = (
     Step("rollout status", says=("^shop: release \\d+ is deployed$", "web +rolling +done")),
     Step("rollout pause", 1, says=("nothing to pause: release \\d+ is deployed",)),
     Step("scale nope=1", 1, says=("no service nope",)),
-    Step("rollback nope", 1, says=("nope",)),
+    Step("rollback nope", 1, says=("no release of shop has a service nope",)),
     Step("history -n 1", says=("RELEASE +STATE +WHEN +WHO +CHANGED", "deployed .* root@")),
     Step("scale app", 2, says=("write web=3",)),
     Step("up -d --scale app=4", touches="app", then=(runs(**{**ALL, "app": 4}),)),

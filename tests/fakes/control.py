@@ -145,7 +145,7 @@ class FakeControl:
         self._called("deploy", stack, request)
         return ReleaseRow(stack=stack, number=1, state=ReleaseState.PENDING)
 
-    async def plan(self, stack: str, request: Deploy) -> Plan:
+    async def plan(self, stack: str, request: Deploy, *, within=None) -> Plan:
         self._called("plan", stack, request)
         return Plan(stack=stack, next=1)
 

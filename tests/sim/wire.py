@@ -350,16 +350,17 @@ class SimClient(AgentClient):
             raise self._lost(exc) from exc
         yield _Answer(status, answer)
 
-    async def _lines(  # type: ignore[override]
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Any = None,
-        params: dict[str, str] | None = None,
-        silence: float | None,
-    ) -> AsyncGenerator[bytes, None]:
-        heartbeat = float((params or {}).get("heartbeat", HEARTBEAT))
+    async def _exchange(
+        self, method: str, path: str, data: bytes | None = None, *, timeout: float
+    ) -> tuple[int, bytes]:
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._connection.request(method, path, data or b"", PROTOCOL)
+        except (OSError, TimeoutError) as exc:
+            raise self._lost(exc) from exc
+
+    async def _told(self, path: str, silence: float) -> AsyncGenerator[bytes, None]:
+        heartbeat = float(path.partition("heartbeat=")[2] or HEARTBEAT)
         lines = self._connection.stream(heartbeat, min(self._version, PROTOCOL))
         closing = asyncio.ensure_future(self._connection.closed.wait())
         try:

@@ -89,3 +89,32 @@ async def test_who_cancels_while_a_group_ends_is_heard(others, who, rounds):
         with pytest.raises(asyncio.CancelledError):
             await task
     assert reached == []
+
+
+@pytest.mark.looptime
+async def test_who_cancels_before_the_group_hears_of_a_failed_child_is_heard():
+    """In one turn a child fails and the task is cancelled: the group does not count any more."""
+    reached = []
+    failing = asyncio.Event()
+
+    async def fails_when_told():
+        await failing.wait()
+        raise ValueError
+
+    async def works():
+        group = asyncio.TaskGroup()
+        try:
+            async with group:
+                group.create_task(fails_when_told())
+        except ExceptionGroup:
+            cancelled.settle(group)
+        reached.append("the next step")
+
+    task = asyncio.create_task(works())
+    await asyncio.sleep(0.1)
+    failing.set()
+    await asyncio.sleep(0)  # the child fails in this turn; the group hears of it in the next
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not reached

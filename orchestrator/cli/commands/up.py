@@ -262,7 +262,8 @@ def _planned(
     if not (kept or args.confirm or looks):
         return {}
     try:
-        plan = planning.ask(session, stack, request)
+        within = None if kept or args.confirm else planning.GLANCE
+        plan = planning.ask(session, stack, request, within=within)
     except NoController:
         raise
     except ClientError:

@@ -42,6 +42,8 @@ def short(plan: Json) -> list[str]:
     """Return what `up` says before it begins: a line a service, and the counts."""
     if plan.get("unchanged"):
         return []
+    if plan.get("cut"):
+        return ["it is too much to be shown first: corral plan says all of it"]
     return [*map(_head, _shown(plan)), footer(plan), *_fails(plan)]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.deploy.commands import Commands
 from orchestrator.control.forecast.known_images import KnownImages, is_known, known_images
 from orchestrator.control.forecast.outcome import PlanOutcome
-from orchestrator.control.forecast.playing import Play, PlayClock
+from orchestrator.control.forecast.playing import MOST_WORK, Play, PlayClock
 from orchestrator.control.forecast.world import Usual, World, edges
 from orchestrator.control.mirror import times
 from orchestrator.control.mirror.released import spec_of
@@ -50,8 +50,13 @@ async def forecast(
     stack: str,
     request: Deploy,
     listening: Mapping[str, tuple[str, ...]],
+    *,
+    within: float | None = None,
 ) -> Plan:
-    """Return what the request would do. Raises what `up` would: Invalid with all problems."""
+    """Return what the request would do. Raises what `up` would: Invalid with all problems.
+
+    ``within``: seconds of work after which the rest is left out (``Plan.cut``).
+    """
     time = PlayClock(clock.monotonic(), clock.wall())
     fork = seen.cluster.forked(time)
     rng = random.Random(0)  # noqa: S311 - names of things that nobody keeps; each plan the same
@@ -73,6 +78,7 @@ async def forecast(
         agents=agents,
         stack=stack,
         brake=seen.brake,
+        work=MOST_WORK if within is None else min(within, MOST_WORK),
     )
     play.apply(draft)
     spec = spec_of(fork, release)

@@ -124,6 +124,7 @@ class Play:
     agents: Agents
     stack: str
     brake: bool = False
+    work: float = MOST_WORK  # seconds of the controller's own time it may take
 
     def new_pass(self, draft: Draft | None = None) -> Pass:
         """Return a pass over the fork as it is now."""
@@ -159,7 +160,7 @@ class Play:
         played.served = dict(played.low)
         worked, ended = time.process_time(), None
         for _ in range(MOST_PASSES):
-            if time.process_time() - worked > MOST_WORK:
+            if time.process_time() - worked > self.work:
                 break
             due, moved = await self._turn(played)
             record = self.cluster.releases[release.stack, release.number]

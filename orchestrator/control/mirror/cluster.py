@@ -13,10 +13,11 @@ import contextlib
 import copy
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from posixpath import normpath
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from orchestrator.control.mirror.fixed import FixedAddresses
 from orchestrator.control.mirror.records import (
     BOUND_PATHS,
     IDEMPOTENCY,
@@ -107,7 +108,10 @@ class Cluster:
         self.network_moves: dict[str, int] = defaultdict(int)
         # network: address -> task or one-off
         self.by_network: dict[str, dict[str, str]] = defaultdict(dict)
+        # network -> node -> how many tasks and one-offs there are on it
+        self.nodes_on: dict[str, dict[str, int]] = defaultdict(dict)
         self.stack_releases: dict[str, dict[int, Release]] = defaultdict(dict)
+        self.fixed = FixedAddresses(self)
         self._versions: dict[str, int] = {}
         self._deleted: dict[str, int] = {}
         self._models: dict[str, Model] = {}
@@ -313,6 +317,8 @@ class Cluster:
         record: Any = new if new is not None else old
         if record is not None:
             self._index_record(kind, record, gone=new is None)
+        if new is None and record is not None:
+            self._forget(kind, record)
 
     def _index_record(self, kind: Kind, record: Any, *, gone: bool) -> None:
         where: dict[Any, Any]
@@ -355,7 +361,7 @@ class Cluster:
             self.misplaced.discard(old.id)
             if old.node is not None:
                 self.by_node[old.node].pop(old.id, None)
-            self._let_go(old)
+            self._let_go(old, old.node)
         if new is not None:
             self.tasks[new.id] = new
             self.by_stack[new.stack][new.id] = new
@@ -367,29 +373,69 @@ class Cluster:
                 self.by_node[new.node][new.id] = new
             elif new.state not in FINAL:
                 self.unplaced.add(new.id)
-            for network, address in new.addresses.items():
-                self.by_network[network][address] = new.id
+            self._settle(new.id, new.node, new.addresses)
         before, now = (task.addresses if task is not None else {} for task in (old, new))
         if before != now:
             for network in before.keys() | now.keys():
                 self.network_moves[network] += 1
+        if old is not None and new is None:
+            for network in old.addresses:
+                self._forget_network(network)
+            self._forget_stack(old.stack)
 
     def _index_oneoff(self, old: OneOff | None, new: OneOff | None) -> None:
         if old is not None:
             self.oneoffs.pop(old.id, None)
-            self._let_go(old)
+            self._let_go(old, old.task.node)
         if new is not None:
             self.oneoffs[new.id] = new
-            for network, address in new.addresses.items():
-                self.by_network[network][address] = new.id
+            self._settle(new.id, new.task.node, new.addresses)
         for one in (old, new):
             for network in one.addresses if one is not None else ():
                 self.network_moves[network] += 1
+        if old is not None and new is None:
+            for network in old.addresses:
+                self._forget_network(network)
 
-    def _let_go(self, old: Task | OneOff) -> None:
+    def _settle(self, task: str, node: str | None, addresses: Mapping[str, str]) -> None:
+        for network, address in addresses.items():
+            self.by_network[network][address] = task
+            if node is not None:
+                nodes = self.nodes_on[network]
+                nodes[node] = nodes.get(node, 0) + 1
+
+    def _let_go(self, old: Task | OneOff, node: str | None) -> None:
         for network, address in old.addresses.items():
             if self.by_network[network].get(address) == old.id:
                 del self.by_network[network][address]
+            nodes = self.nodes_on[network]
+            left = nodes.get(node or "", 0) - 1
+            if left > 0:
+                nodes[node or ""] = left
+            else:
+                nodes.pop(node or "", None)
+
+    def _forget(self, kind: Kind, record: Any) -> None:
+        """Keep no empty mappings of what is no more."""
+        if kind in (NETWORKS, LEASES, VIP, RESTING):
+            self._forget_network(record.id if kind is NETWORKS else record.network)
+        elif kind in (STACKS, RELEASES):
+            self._forget_stack(record.name if kind is STACKS else record.stack)
+        elif kind is NODES and not self.by_node.get(record.id):
+            self.by_node.pop(record.id, None)
+
+    def _forget_network(self, network: str) -> None:
+        """Keep nothing of a network of which nothing is left: they come and go for years."""
+        held = (self.leases, self.vips, self.resting, self.by_network)
+        if network not in self.networks and not any(where.get(network) for where in held):
+            for where in (*held, self.nodes_on, self.network_moves):
+                where.pop(network, None)
+
+    def _forget_stack(self, stack: str) -> None:
+        if stack not in self.stacks and not self.stack_releases.get(stack):
+            self.stack_releases.pop(stack, None)
+            if not self.by_stack.get(stack):
+                self.by_stack.pop(stack, None)
 
 
 def copied(value: Any) -> Any:

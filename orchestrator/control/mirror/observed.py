@@ -65,7 +65,8 @@ class Observed:
     clock: Clock
     marks: dict[str, TaskMark] = field(default_factory=dict)
     acknowledged: dict[str, int] = field(default_factory=dict)
-    resting_since: dict[tuple[str, str], float] = field(default_factory=dict)
+    # network -> address -> since when it rests, in that order
+    resting_on: dict[str, dict[str, float]] = field(default_factory=dict)
     progress_at: dict[tuple[str, int], tuple[int, float, bool]] = field(default_factory=dict)
     paths: PathAnswers = field(default_factory=PathAnswers)  # what nodes said of theirs
     volumes: dict[str, frozenset[str]] = field(default_factory=dict)  # node -> what it holds
@@ -91,7 +92,7 @@ class Observed:
                 # How long it has been there already is known from its node's clock only.
                 self.mark(task.id).ready_since = since - _ran(task, self.clock.wall())
         for network, found in self.cluster.resting.items():
-            self.resting_since.update({(network, address): now for address in found})
+            self.resting_on[network] = dict.fromkeys(found, now)
         self.cluster.listen(self._changed)
 
     def forked(self, cluster: Cluster, clock: Clock, stack: str) -> Observed:
@@ -135,12 +136,16 @@ class Observed:
             if new.over:
                 self.edges.pop((new.stack, new.number), None)
         elif kind is RESTING:
-            model = new or old
-            key = (getattr(model, "network", ""), getattr(model, "address", ""))
-            if new is None:
-                self.resting_since.pop(key, None)
-            else:
-                self.resting_since[key] = self.clock.monotonic()
+            self._rests(new or old, over=new is None)
+
+    def _rests(self, model: Model | None, *, over: bool) -> None:
+        network, address = getattr(model, "network", ""), getattr(model, "address", "")
+        found = self.resting_on.setdefault(network, {})
+        found.pop(address, None)
+        if not over:
+            found[address] = self.clock.monotonic()
+        elif not found:
+            del self.resting_on[network]
 
     def _task(self, old: Task | None, new: Task) -> None:
         now = self.clock.monotonic()

@@ -30,7 +30,6 @@ from orchestrator.control.mirror.records import (
     NetworkRecord,
     Vip,
 )
-from orchestrator.control.mirror.released import newest_spec
 from orchestrator.keys.identity import node_network
 from orchestrator.store import keys
 from specs.names import ipv4_fault
@@ -142,17 +141,16 @@ class Addresses:
     @cached_property
     def _asked_for(self) -> list[tuple[str, NetworkSpec, str]]:
         """Return (stack, network, address) for every fixed address of a newest release."""
-        found = []
-        for stack in self._draft.cluster.stacks.values():
-            spec = newest_spec(self._draft.cluster, stack)
-            for service in spec.services.values() if spec is not None else ():
-                networks = spec.seen_by(service.name).networks if spec is not None else {}
-                for attachment in service.task.networks:
-                    wanted = networks.get(attachment.network)
-                    fixed = attachment.ipv4_address
-                    if fixed is not None and wanted is not None and not ipv4_fault(fixed):
-                        found.append((stack.name, wanted, fixed))
-        return found
+        return self._draft.cluster.fixed.all()
+
+    def room(self, network: NetworkRecord) -> int:
+        """Return how many of its addresses are certainly unused, without looking at each."""
+        cluster, name = self._draft.cluster, network.id
+        held = sum(
+            len(w.get(name, ())) for w in (cluster.by_network, cluster.resting, cluster.vips)
+        )
+        taken = held + len(self.fixed(name)) + len(self._draft.writes)
+        return sum(usable(pool) for pool in network.pools) - taken
 
     def held(self, network: str) -> set[int]:
         """Return every address of the network that somebody holds or that rests."""
@@ -386,10 +384,11 @@ def _number(address: str) -> int:
     return int.from_bytes(inet_aton(address), "big")
 
 
-@lru_cache(maxsize=4096)
 def _ends(cidr: str) -> tuple[int, int]:
-    block = IPv4Network(cidr)
-    return int(block.network_address), int(block.broadcast_address)
+    # Some 200 a network, each time anything of it moves: more than a cache may hold.
+    address, _, prefix = cidr.partition("/")
+    begin = int.from_bytes(inet_aton(address), "big")
+    return begin, begin + (1 << 32 - int(prefix)) - 1
 
 
 def empty_leases(draft: Draft, known: dict[str, int]) -> None:
@@ -398,8 +397,10 @@ def empty_leases(draft: Draft, known: dict[str, int]) -> None:
     ``known``: networks of which all are held, until anything of them moves; kept by who asks.
     """
     cluster = draft.cluster
+    for gone in known.keys() - cluster.leases.keys():
+        del known[gone]
     for network, leases in cluster.leases.items():
-        moves = cluster.network_moves[network]
+        moves = cluster.network_moves.get(network, 0)
         if known.get(network) == moves:
             continue
         known[network] = moves

@@ -231,6 +231,9 @@ def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> Steps[float | Non
         if not resting:
             continue
         nodes = interested.get(network_id, set())
+        if (later := _none_rested(pass_, network_id, len(resting))) is not None:
+            due = earliest(due, later)
+            continue
         told = [pass_.observed.acknowledged.get(n, 0) for n in nodes if _ready(pass_, n)]
         slowest = min(told, default=None)
         found = []
@@ -241,7 +244,7 @@ def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> Steps[float | Non
             found.append(
                 Rest(
                     address,
-                    pass_.observed.resting_since.get((network_id, address), pass_.now),
+                    pass_.observed.resting_on.get(network_id, {}).get(address, pass_.now),
                     fixed=pass_.addresses.is_fixed(network_id, address),
                     let_go=slowest is None or slowest >= version,
                 )
@@ -262,6 +265,28 @@ def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> Steps[float | Non
         for lease in pass_.cluster.leases.get(network.id, {}).values():
             pass_.draft.delete(LEASES, lease)
     return due
+
+
+def _none_rested(pass_: Pass, network_id: str, count: int) -> float | None:
+    """Return when to look at a network's resting addresses where none can be free by now.
+
+    Most are looked at in every pass and rest for a minute: that must not cost each of them, and
+    each node of the network.
+    """
+    if pass_.addresses.fixed(network_id):
+        return None
+    since = pass_.observed.resting_on.get(network_id, {})
+    if len(since) != count:
+        return None  # of some it is not known
+    longest = next(iter(since.values()))  # they are in the order in which they were freed
+    if pass_.now < longest + SHORT_REST:
+        return longest + SHORT_REST
+    network = pass_.cluster.networks.get(network_id)
+    if network is not None and not network.retired:
+        total = sum(usable(pool) for pool in network.pools)
+        if pass_.addresses.room(network) <= total // FEW:
+            return None  # it may have few left
+    return longest + REST if pass_.now < longest + REST else None
 
 
 def _ready(pass_: Pass, node: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.errors import Conflict
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
@@ -78,4 +79,36 @@ async def test_first_again_changed_and_scaled():
         plan = await compared(rig, file)
         signs = {s.name: s.sign for s in plan.services}
         assert signs == {"db": "=", "api": "~", "web": "="}
-        print(plan.model_dump_json(indent=1, exclude_defaults=True))
+
+
+async def test_a_glance_is_cut_short_and_says_so():
+    async with Rig(nodes=2) as rig:
+        request = rig.request(project(web=replicas(3)))
+        plan = await rig.control.plan("app", request, within=0.0)
+        assert plan.cut
+        assert not plan.fails
+
+
+async def test_a_plan_is_held_to_the_release_it_was_made_after():
+    async with Rig(nodes=2) as rig:
+        plan = await rig.plan(project(web={}))
+        await rig.up(project(web={}))
+        await rig.deployed()
+        with pytest.raises(Conflict, match="after release 0, and there is release 1 by now"):
+            await rig.up(project(web={"image": "web:2"}), planned_after=plan.release)
+        assert rig.cluster.stacks["app"].release == 1
+
+
+async def test_a_release_is_held_to_the_places_of_its_plan_while_they_are_free():
+    async with Rig(nodes=3) as rig:
+        places = {f"web.{slot}": "n3" for slot in (1, 2, 3)}
+        await rig.up(project(web=replicas(3)), planned_after=0, places=places)
+        await rig.deployed()
+        assert {task.node for task in rig.tasks("web")} == {"n3"}, "it would spread them"
+        node = rig.cluster.nodes["n2"]
+        await rig.put_node(node.model_copy(update={"availability": "pause"}))
+        await rig.until(lambda: rig.cluster.nodes["n2"].availability == "pause")
+        places = {"web.1": "n2", "web.2": "n2", "web.3": "gone"}
+        await rig.up(project(web=replicas(3, image="web:2")), planned_after=1, places=places)
+        await rig.deployed()
+        assert "n2" not in {task.node for task in rig.live("web")}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -82,6 +83,7 @@ nodes = st.integers(1, 4)
 happenings = st.lists(st.sampled_from(("scale", "drain", "none")), max_size=1)
 
 
+@pytest.mark.timeout(600)  # 35 s of one processor, which others want, too
 @given(first=files(), second=files(), count=nodes, between=happenings, orphans=st.booleans())
 @settings(
     phases=[Phase.explicit, Phase.generate],
