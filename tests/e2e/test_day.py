@@ -192,7 +192,7 @@ CHANGES = (
     Step("scale app=5", says=("app 5/5",), touches="app", then=(runs(**{**ALL, "app": 5}),)),
     Step("up -d", says=("app keeps the 5 replicas", "corral scale app=3")),
     Step("scale app=3", says=("app 3/3",), touches="app", then=(runs(**ALL),)),
-    Step("rollout status", says=("^shop: release \\d+ is deployed$", "app +rolling +done")),
+    Step("rollout status", says=("^shop: release \\d+ is deployed$", "web +rolling +done")),
     Step("rollout pause", 1, says=("nothing to pause: release \\d+ is deployed",)),
     Step("scale nope=1", 1, says=("no service nope",)),
     Step("rollback nope", 1, says=("no release of shop has a service nope",)),
