@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import EventQuery
     from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.telling.news import News
     from orchestrator.control.telling.progress import Streams
     from orchestrator.store.base import Store
     from specs.base import Model
@@ -186,30 +187,51 @@ class EventJournal:
         """Yield every event with whether it is kept."""
         for event in self._waiting:
             yield event, True
-        wall, by, followed = self._clock.wall(), ASKED_BY.get(), self._readers.some
+        by, followed = ASKED_BY.get(), self._readers.some
+        groups: dict[tuple[object, ...], list[tuple[News, Task]]] = {}
         for old, new in changes:
             record = new if new is not None else old
-            task = record if isinstance(record, Task) else None
-            why = because.get(task.id, "") if task is not None and because else ""
+            if not isinstance(record, Task):
+                for news in of_record(old, new, why="", where=self._node):
+                    yield self._event(news, record, by), news.kept
+                continue
+            why = because.get(record.id, "") if because else ""
             for news in of_record(old, new, why=why, where=self._node):
-                if not (followed or news.kept):
-                    continue
-                values = {"stack": getattr(record, "stack", "") or "", **news.more}
-                if task is not None:
-                    values |= {
-                        "service": task.service,
-                        "task": task.id,
-                        "name": task.name,
-                        "slot": task.slot,
-                        "node": self._node(task.node),
-                        "release": task.release,
-                    }
-                elif not values["stack"] and news.kind.startswith(("stack.", "service.")):
-                    values["stack"] = getattr(record, "name", "")
-                event = Event(time=wall, kind=news.kind, message=news.text, by=by, **values)
-                yield _shown(event), news.kept
+                if followed:
+                    yield self._event(news, record, by), news.kept
+                elif news.kept:
+                    more = news.more
+                    key = (record.stack, record.service, record.release, news.kind)
+                    alike = (*key, more.get("reason"), more.get("exit_code"))
+                    groups.setdefault(alike, []).append((news, record))
+        for group in groups.values():
+            first = self._event(*group[0], by)
+            if len(group) > ALIKE:
+                nodes = {task.node for _, task in group if task.node is not None}
+                slots = [task.slot for _, task in group]
+                yield _as_one(first, len(group), slots, [self._node(n) for n in nodes]), True
+                continue
+            yield first, True
+            for news, task in group[1:]:
+                yield self._event(news, task, by), True
         for note in notes:
             yield _shown(note), True
+
+    def _event(self, news: News, record: Model | None, by: str) -> Event:
+        values = {"stack": getattr(record, "stack", "") or "", **news.more}
+        if isinstance(record, Task):
+            values |= {
+                "service": record.service,
+                "task": record.id,
+                "name": record.name,
+                "slot": record.slot,
+                "node": self._node(record.node),
+                "release": record.release,
+            }
+        elif not values["stack"] and news.kind.startswith(("stack.", "service.")):
+            values["stack"] = getattr(record, "name", "")
+        wall, text = self._clock.wall(), _words(news.text)
+        return Event(time=wall, kind=news.kind, message=text, by=by, **values)
 
     def _node(self, node: str | None) -> str:
         known = self._cluster.nodes.get(node or "")
@@ -349,11 +371,15 @@ def _events(key: str, value: bytes) -> tuple[Event, ...]:
     )
 
 
+def _words(message: str) -> str:
+    """Return words as they may be kept: no secret among them, and not too many."""
+    said = masking.text(message)
+    return said if len(said) <= LONGEST else f"{said[: LONGEST - 3]}..."
+
+
 def _shown(event: Event) -> Event:
-    """Return the event as it may be kept: no secret in its words, and not too many of those."""
-    said = masking.text(event.message)
-    if len(said) > LONGEST:
-        said = f"{said[: LONGEST - 3]}..."
+    """Return the event as it may be kept."""
+    said = _words(event.message)
     return event if said == event.message else event.model_copy(update={"message": said})
 
 
@@ -374,26 +400,31 @@ def _together(events: list[Event]) -> Iterator[Event]:
     groups: dict[tuple[object, ...], list[Event]] = {}
     for event in events:
         owner = (event.service, event.release) if event.slot else ("", 0)
-        named = bool(event.slot or event.node)
+        named = bool(event.slot or event.node) and event.count == 1
         key = (*owner, event.kind, event.reason, event.exit_code) if named else (id(event),)
         groups.setdefault(key, []).append(event)
     for group in groups.values():
         if len(group) <= ALIKE:
             yield from group
         else:
-            yield _as_one(group)
+            yield _as_one(
+                group[0],
+                len(group),
+                [event.slot for event in group if event.slot],
+                [event.node for event in group if event.node],
+            )
 
 
-def _as_one(group: list[Event]) -> Event:
-    first = group[0]
-    nodes = sorted({event.node for event in group if event.node})
-    where = f" on {some(nodes, 3)}" if nodes and first.slot else ""
+def _as_one(first: Event, count: int, slots: list[int], where: list[str]) -> Event:
+    """Return one event for ``count`` alike, of these slots, on these nodes."""
+    nodes = sorted(set(where))
     if first.slot:
         words = _MANY.get(first.kind, f"like {first.name}: {first.message}")
-        text = f"{len(group)} tasks of {first.service} {words}{where}"
+        places = f" on {some(nodes, 3)}" if nodes else ""
+        text = f"{count} tasks of {first.service} {words}{places}"
     else:
         word = first.kind.partition(".")[2]
-        text = f"{len(group)} nodes are {word}: {some(nodes, 3)}"
+        text = f"{count} nodes are {word}: {some(nodes, 3)}"
     return first.model_copy(
         update={
             "task": "",
@@ -401,8 +432,8 @@ def _as_one(group: list[Event]) -> Event:
             "slot": 0,
             "node": nodes[0] if len(nodes) == 1 else "",
             "message": text[:LONGEST],
-            "count": len(group),
-            "slots": spans([event.slot for event in group if event.slot]),
+            "count": count,
+            "slots": spans(slots),
             "nodes": tuple(nodes[:NAMED]),
         }
     )
