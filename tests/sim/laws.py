@@ -155,7 +155,10 @@ class Laws:
                         f" {theirs.name} {theirs.id} on {other_host.name}",
                     )
         if mine.stack == "calm" and self.disturbed.get(host.name, 0.0) <= self.world.now:
-            self.calm.add(found.task)
+            # What is taken back by now (a drain was) may have been on its way to its start.
+            asked = self.tasks.get(keys.task(mine.stack, found.task))
+            if asked is None or asked.desired in WANTED:
+                self.calm.add(found.task)
 
     def _alone(self, host: SimHost, found: Container) -> None:
         """Look for another copy of an exclusive service, unless two controllers are about."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.sim.controller import Controller
     from tests.sim.world import World
 
+DECIDED = 20.0  # seconds after which what was taken over is as any other task
 ANSWER = 20.0  # seconds a command waits for its answer
 CHECK = {
     "test": ["CMD", "true"],
@@ -357,6 +358,8 @@ class Users:
                 self.world.adopting = False
         self.world.undecided = False
         await self.again()
+        await asyncio.sleep(DECIDED)
+        self.world.deciding = False
 
     async def again(self) -> None:
         """After an older state: say everything once more that was said since."""

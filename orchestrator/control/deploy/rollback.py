@@ -55,6 +55,7 @@ def choose(cluster: Cluster, name: str, asked: Rollback) -> Release:
             f"stack {name} was taken down: nothing of it runs",
             hint="corral rollback N brings release N back; corral history lists them",
         )
+    _check_known(cluster, name, asked, kept)
     newest = cluster.releases[name, present.release]
     if newest.state is S.ROLLED_BACK:
         raise Conflict(
@@ -87,6 +88,15 @@ def _named(cluster: Cluster, name: str, asked: Rollback, kept: list[Release]) ->
         )
     _check_services(name, asked, found, spec)
     return found
+
+
+def _check_known(cluster: Cluster, name: str, asked: Rollback, kept: list[Release]) -> None:
+    specs = [spec for release in kept if (spec := spec_of(cluster, release)) is not None]
+    known = {service for spec in specs for service in spec.services}
+    for service in asked.services:
+        if service not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise NotFound(f"no release of {name} has a service {service} (services: {names})")
 
 
 def _check_services(name: str, asked: Rollback, found: Release, spec: StackSpec) -> None:

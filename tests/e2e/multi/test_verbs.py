@@ -68,7 +68,7 @@ VERBS: dict[str, Row] = {
     "attach": ("attach web", -1, "tick", "attach nope", NO_TASKS),
     "cp": ("cp app-web-1:/etc/hostname -", 0, "app-web-1", "cp nope:/x -", NO_TASKS),
     "scale": ("scale web=1", 0, "", "scale nope=1", "nope"),
-    "history": ("history", 0, "new: far, shell, web", "history nope", "has a service nope"),
+    "history": ("history", 0, "new: web, far, shell", "history nope", "has a service nope"),
     "rollback": ("rollback --dry-run 1", 0, "runs already", "rollback 77",
                  "there is no release 77 of app"),
     "diff": ("diff 1", 0, "ask for the same", "diff 77", "there is no release 77 of app"),

@@ -322,6 +322,8 @@ async def test_one_service_alone():
         assert [t.id for t in rig.live("db")] == db
         with pytest.raises(NotFound, match="release 1 of app has no service nope"):
             await back(rig, 1, "nope")
+        with pytest.raises(NotFound, match=r"no release of app has a service nope \(services: db"):
+            await back(rig, None, "nope")
         assert (await went_back(rig, 2, "db")).number == 5
         assert images(rig) == {"web": "web:1", "db": "db:2"}
 
@@ -441,3 +443,19 @@ async def test_a_canary_is_not_tried_on_what_ran_before():
         assert row.to == 1
         assert images(rig) == {"web": "web:1"}
         assert len(rig.live("web")) == 3
+
+
+async def test_twenty_are_kept_with_all_they_need():
+    async with Rig() as rig:
+        for number in range(1, 24):
+            file = project(db={"image": f"db:{number}", **PW}, top=TOP)
+            await deployed(rig, file, more={"contents": {"secrets.pw": b64(b"%d" % number)}})
+        await asyncio.sleep(2 * 3600)  # what nobody needs is swept after an hour
+        await rig.until(lambda: len(rig.cluster.contents) == 20)
+        assert sorted(number for _, number in rig.cluster.releases) == list(range(4, 24))
+        assert len(rig.cluster.parts) == 20
+        with pytest.raises(NotFound, match="there is no release 3 of app"):
+            await back(rig, 3)
+        assert (await went_back(rig, 4)).number == 24
+        assert images(rig) == {"db": "db:4"}
+        assert content(rig, "db") in rig.cluster.contents
