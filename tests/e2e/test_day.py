@@ -153,7 +153,7 @@ AGAIN = (
         meanwhile="restart app",
         touches="app",
     ),
-    Step("why app", says=("app of shop: . of . serve", "is to be restarted, by ")),
+    Step("why app", says=("app of shop: . of . serve",)),
     Step("events --no-follow -n 50 app", says=("restart.asked .* \\(by ", "run.started")),
     Step("stop", says=("stop done",), touches="db app web", then=(runs(),)),
     Step("ps -a", says=("shop-db-1 .*stopped",)),
