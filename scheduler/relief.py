@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from scheduler import constraints
 from scheduler.filters import FILTERS, first_refusal, port_holder, spare
 from scheduler.refusals import WORDS, satisfying
+from scheduler.scores import dominant_share
 from scheduler.view import Load
 from specs.kit.amounts import size
 from specs.states import NodeStatus
@@ -92,6 +93,57 @@ def changes(fleet: Fleet, task: Pending) -> tuple[Relief, ...]:
                 found.setdefault(words, Relief(words, node.name, pending, view))
     best = sorted(found.values(), key=lambda c: (_rank(c, task), c.words))
     return tuple(_most_memory(best)[:PROPOSALS])
+
+
+# What decides between nodes that admit a task, in the order of scheduler.scores.Score.
+_BETTER = (
+    "it failed there least",
+    "fewest of this release are there",
+    "fewest of {name} are there",
+    "least is reserved there",
+    "its image is there",
+    "fewest tasks are there",
+)
+
+
+def chosen(fleet: Fleet, task: Pending, node: str) -> str:
+    """Return why that node was taken for the task, of those that admit it; "" = nothing decided.
+
+    ``fleet`` is as it was before; what was placed in the same moment is not counted.
+    """
+    admit = {n: Load(view) for n, view in fleet.nodes.items()}
+    admit = {n: load for n, load in admit.items() if first_refusal(task, load) is None}
+    if node not in admit:
+        return ""
+    home = next((home.key for home in task.homes if home.node == node), "")
+    if home or len(admit) == 1:
+        alone = "no other node takes it" if len(fleet.nodes) > 1 else ""
+        return f"{home} is there" if home else alone
+    if task.prefers == node:
+        return "its anonymous volumes are there"
+    return "the service is packed" if task.pack else _better(task, admit, node)
+
+
+def _better(task: Pending, admit: dict[str, Load], node: str) -> str:
+    """Return what the node has less of than all others that admit the task, or ""."""
+    mine = _wishes(task, admit[node])
+    best = min(_wishes(task, load) for other, load in admit.items() if other != node)
+    name = task.service.rpartition("/")[2]
+    found = zip(_BETTER, mine, best, strict=True)
+    words, ours, theirs = next(((w, o, t) for w, o, t in found if o != t), ("", 0, 0))
+    return words.format(name=name) if ours < theirs else ""
+
+
+def _wishes(task: Pending, load: Load) -> tuple[int, ...]:
+    """Return how little a node of a service that is spread has of what counts (``_BETTER``)."""
+    return (
+        load.node.failures.get(task.spec_hash, 0),
+        load.specs.get(task.spec_hash, 0),
+        load.services.get(task.service, 0),
+        dominant_share(load),
+        int(not (task.image and task.image in load.node.images)),
+        load.tasks,
+    )
 
 
 def _refusing(task: Pending, node: NodeView) -> tuple[str, ...]:

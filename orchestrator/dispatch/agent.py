@@ -71,28 +71,6 @@ def _at(kind: str, name: str, rest: str = "") -> str:
     return f"/v1/{kind}/{quote(name, safe='')}{rest}"
 
 
-@contextlib.asynccontextmanager
-async def talking(
-    connector: aiohttp.BaseConnector, name: str, spelled: Spelled | None = None
-) -> AsyncIterator[AgentClient]:
-    """Yield what talks to the agent that the connector's connections end at.
-
-    At the end whatever is read still is broken off. The connector is the transport's to close:
-    that may be a line that is cut.
-    """
-    async with aiohttp.ClientSession(
-        "http://agent",
-        connector=connector,
-        connector_owner=False,
-        timeout=aiohttp.ClientTimeout(total=None),
-    ) as http:
-        client = AgentClient(http, name, spelled)
-        try:
-            yield client
-        finally:
-            client.end()
-
-
 class AgentClient:
     """``http`` is a session whose connections end at the agent of node ``name``."""
 

@@ -17,10 +17,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
-from orchestrator.dispatch.agent import talking
 from orchestrator.dispatch.behind import Behind, StoreSays, compare
 from orchestrator.dispatch.instructions import Spelled
 from orchestrator.dispatch.session import AgentSession, Certified, Superseded
+from orchestrator.dispatch.talking import talking
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.keys import identity
 from orchestrator.store.base import StoreError

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Of what is told to many nodes alike. Not tasks, which have one node, and not contents: a secret
 # is not kept open.
 SHARED = frozenset(KINDS) - {"tasks", "contents"}
-ROOM = 4 << 20  # bytes of JSON that are kept, at most twice as many
+ROOM = 1 << 20  # bytes of JSON that are kept, at most twice as many: some 20 stacks of 20 services
 
 
 def difference(old: Objects, new: Objects) -> tuple[Objects, dict[str, tuple[str, ...]]]:

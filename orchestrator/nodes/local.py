@@ -11,7 +11,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
-from orchestrator.dispatch.agent import talking
+from orchestrator.dispatch.talking import talking
 from orchestrator.errors import Conflict, RequestError
 from orchestrator.keys.identity import ClusterRecord
 from specs.node import Node

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from orchestrator.contracts import LogQuery
-from orchestrator.dispatch.agent import talking
+from orchestrator.dispatch.talking import talking
 from orchestrator.errors import Unavailable
 from specs.wire import BuildImage
 

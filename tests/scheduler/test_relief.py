@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from scheduler.filters import FILTERS, first_refusal
 from scheduler.place import place
-from scheduler.relief import _WAYS, changes, verdicts
+from scheduler.relief import _WAYS, changes, chosen, verdicts
 from scheduler.view import Fleet, Home, HostPort, Load, NodeUse, NodeView, Only, Pending
 from specs.states import NodeStatus
 
@@ -145,3 +145,24 @@ def test_whatever_is_proposed_makes_a_node_admit_it(nodes, asked):
         assert first_refusal(change.pending, Load(change.view)) is None
         changed = Fleet({**named, change.view.id: change.view})
         assert place(changed, [change.pending]).assigned, "law: what is proposed helps"
+
+
+@pytest.mark.parametrize(
+    ("asked", "view", "words"),
+    [
+        (task(), fleet(), ""),  # nothing decided
+        (task(), fleet(b=CLOSED["b"], c=CLOSED["c"]), "no other node takes it"),
+        (task(), Fleet({"a": fleet().nodes["a"]}), ""),
+        (task(), fleet(b=ALL_TAKEN["b"], c=ALL_TAKEN["c"]), "fewest of web are there"),
+        (task(), fleet(**USED), "least is reserved there"),
+        (task(image="sha"), fleet(a={"images": frozenset({"sha"})}), "its image is there"),
+        (task(homes=(Home("volume d", "volume d", "a"),)), fleet(), "volume d is there"),
+        (task(prefers="a"), fleet(), "its anonymous volumes are there"),
+        (task(), fleet(a=CLOSED["a"]), ""),  # not where it may be
+        (task(), fleet(a=ALL_TAKEN["a"]), ""),  # others of the moment decided
+    ],
+)
+def test_why_a_node_was_taken(asked, view, words):
+    assert chosen(view, asked, "a") in (words, "")
+    if words:
+        assert chosen(view, asked, "a") == words

@@ -43,7 +43,7 @@ class Draft:
         self._stacks: dict[str, dict[str, Task]] = {}
         self._tasks: dict[str, Task | None] = {}
         self._fresh: dict[str, OneOff] = {}
-        self.because: dict[str, str] = {}  # task -> why it is made, placed or stopped, for people
+        self.because: dict[str, str] = {}  # task -> why it is made or stopped, see told.there
         self.notes: list[Event] = []  # what else happened
 
     def __bool__(self) -> bool:

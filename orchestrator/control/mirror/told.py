@@ -28,6 +28,11 @@ class Recorded:
     taken: int = 0  # of what waited
 
 
+def there(task: str) -> str:
+    """Return under what ``Draft.because`` has why a task's node was taken; the id: why it is."""
+    return f"{task}/there"
+
+
 class EventKeeper(Protocol):
     """See orchestrator.control.telling.journal."""
 

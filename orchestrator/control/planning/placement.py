@@ -1,7 +1,8 @@
 """Pending tasks get nodes: ask scheduler.place, then addresses, volumes and host ports.
 
 The only place where a task moves from pending to assigned. What stays pending
-carries the sentence that says why.
+carries the sentence that says why. It stays whole: what is asked of a node and what a task is
+given there are one decision.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from orchestrator.control.mirror.ports import (
 )
 from orchestrator.control.mirror.records import VOLUMES, Volume
 from orchestrator.control.mirror.serving import global_slots, stands_by
+from orchestrator.control.mirror.told import there
 from orchestrator.control.planning import binds, pairs, planned, taking_turns
 from orchestrator.control.planning import homes as volume_homes
 from orchestrator.control.planning.networks import network_of
@@ -27,16 +29,21 @@ from orchestrator.store import keys
 from scheduler import constraints
 from scheduler.place import place, place_in_steps
 from scheduler.refusals import NoPlace, no_place
+from scheduler.relief import chosen
 from scheduler.steps import STEP
 from scheduler.view import Fleet, Home, NodeView, Only, Pending
 from specs import shares, skew
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
     from scheduler.steps import Steps
     from specs.task import Task
+
+TOLD = 64  # tasks times nodes up to which it is worth to say why each got its node
 
 
 def place_pending(pass_: Pass, waiting: list[Task]) -> Steps[None]:
@@ -125,6 +132,7 @@ def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
     result = yield from place_in_steps(view, pending, seed=0)
     kinds = (pending, view, found, _pair)
     turned = yield from taking_turns.after_the_old(pass_, result.refused, *kinds)
+    _tell_why(pass_, view, pending, result.assigned)
     for task in waiting:
         yield 4
         if task.id in turned:
@@ -138,6 +146,16 @@ def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
         else:
             _try_to_assign(pass_, task, found[task.id], node, view)
             _tell_empty(pass_, task, node, _prefers(found[task.id], left.get(_slot(task))))
+
+
+def _tell_why(
+    pass_: Pass, view: Fleet, pending: list[Pending], assigned: Mapping[str, str]
+) -> None:
+    """Note why each node was taken, where that costs little."""
+    if len(assigned) * len(view.nodes) <= TOLD:
+        for one in pending:
+            if (node := assigned.get(one.task)) is not None:
+                pass_.draft.because[there(one.task)] = chosen(view, one, node)
 
 
 def beside_partner(pass_: Pass, task: Task) -> str:

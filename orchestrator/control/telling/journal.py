@@ -15,7 +15,7 @@ import logging
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.control.mirror.told import Recorded
+from orchestrator.control.mirror.told import Recorded, there
 from orchestrator.control.telling.news import of_record
 from orchestrator.store import keys
 from orchestrator.store.base import Delete, Put
@@ -196,7 +196,8 @@ class EventJournal:
                     yield self._event(news, record, by), news.kept
                 continue
             why = because.get(record.id, "") if because else ""
-            for news in of_record(old, new, why=why, where=self._node):
+            chosen = because.get(there(record.id), "") if because else ""
+            for news in of_record(old, new, why=why, where=self._node, there=chosen):
                 if followed:
                     yield self._event(news, record, by), news.kept
                 elif news.kept:

@@ -76,11 +76,17 @@ def _end_reason(run: Run, by_signal: str) -> str:
 
 
 def news_of(
-    old: Task | None, new: Task | None, *, why: str = "", where: Callable[[str], str] = str
+    old: Task | None,
+    new: Task | None,
+    *,
+    why: str = "",
+    there: str = "",
+    where: Callable[[str], str] = str,
 ) -> Iterator[News]:
     """Yield the events between two records of a task; ``new`` None: it was removed.
 
-    ``why``: what the planner did it for. ``where`` names a node by its id.
+    ``why``: what the planner did it for; ``there``: why its node was
+    taken. ``where`` names a node by its id.
     """
     if new is None:
         if old is not None:
@@ -95,7 +101,7 @@ def news_of(
     if old is None or old.state is not new.state:
         end = new.status.last_end if new.state in FINAL else None
         if placed:
-            because = f": {why}" if why and old is not None else ""
+            because = f": {there}" if there else ""
             yield News("task.assigned", f"{new.name} is placed on {where(new.node or '')}{because}")
         elif new.state is TaskState.PENDING and new.pending_reason:
             yield _pending(new)
@@ -308,12 +314,17 @@ def news_of_node(old: Node | None, new: Node | None) -> Iterator[News]:
 
 
 def of_record(
-    old: Model | None, new: Model | None, *, why: str, where: Callable[[str], str]
+    old: Model | None,
+    new: Model | None,
+    *,
+    why: str,
+    where: Callable[[str], str],
+    there: str = "",
 ) -> Iterator[News]:
     """Yield the news between two records of whatever kind."""
     match new if new is not None else old:
         case Task():
-            yield from news_of(_as(Task, old), _as(Task, new), why=why, where=where)
+            yield from news_of(_as(Task, old), _as(Task, new), why=why, there=there, where=where)
         case Release():
             yield from news_of_release(_as(Release, old), _as(Release, new))
         case Stack():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import aiohttp
 import asyncssh
 
-from orchestrator.dispatch.agent import talking
+from orchestrator.dispatch.talking import talking
 from orchestrator.errors import Conflict, Invalid, RequestError, Unavailable
 from orchestrator.nodes.bootstrap import bundle, check, clusterkey, hostkey, install, probe
 from orchestrator.nodes.bootstrap.remote import StepFailed, login

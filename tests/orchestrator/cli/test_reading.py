@@ -565,7 +565,7 @@ print("MODULES", code, *sorted(sys.modules), file=sys.stderr)
     "argv",
     [
         *(["ps"], ["ps", "--format=json"], ["logs"], ["ls"], ["node", "ls"], ["events"]),
-        *(["network", "ls"], ["volume", "ls"], ["secret", "ls"]),
+        *(["network", "ls"], ["volume", "ls"], ["secret", "ls"], ["why", "web"]),
     ],
     ids=" ".join,
 )
@@ -577,6 +577,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
     shop.on("GET", "/v1/volumes", {"volumes": []})
     shop.on("GET", "/v1/secrets", {"contents": []})
     shop.on("GET", "/v1/events", Lines([]))
+    shop.on("GET", "/v1/why/web", {"answer": "web of shop: 1 of 1 serve"})
     (clean_environment.work / "compose.yaml").write_text("services: {}\n")
     names.remember(Flags(), "shop")
     # -S keeps out what the environment's own start-up files import.
@@ -608,6 +609,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.client",
         "orchestrator.cli.errors",
         "orchestrator.cli.commands.events",
+        "orchestrator.cli.commands.why",
         "orchestrator.cli.commands.logs",
         "orchestrator.cli.commands.ls",
         "orchestrator.cli.main",
@@ -630,6 +632,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.cli.show.table",
         "orchestrator.cli.show.times",
         "orchestrator.cli.show.undecided",
+        "orchestrator.cli.show.why",
         "orchestrator.client.client",
         "orchestrator.client.contexts",
         "orchestrator.client.errors",

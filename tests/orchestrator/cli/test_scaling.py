@@ -268,7 +268,9 @@ def test_scale(shop, corral):
     done = corral("-p", "shop", "scale", "web=2")
     assert done.code == 0
     assert done.err.startswith("web-2 on alpha: running\nshop: web 2/2 (")
-    assert shop.asked("POST", ".*/scale")[0].body == {"services": {"web": 2}}
+    body = shop.asked("POST", ".*/scale")[0].body
+    assert body.pop("by")["host"]
+    assert body == {"services": {"web": 2}}
     assert corral("-p", "shop", "scale", "web").code == 2
 
 
