@@ -85,7 +85,7 @@ VERBS: dict[str, Row] = {
                 "there is no object nope"),
     "ls": ("ls", 0, "app ", "", ""),
     "why": ("why web", 0, "serve", "why nope", "there is no"),
-    "events": ("events --no-follow web", 0, "task.running app/web ", "events -n x", "not a number"),
+    "events": ("events --no-follow web", 0, "task.running app/web ", "", ""),
     "kill": ("kill -s CONT far-1", 0, "app-far-1 CONT", "kill -s CONT nope", UNKNOWN),
     "restart": ("restart -t 0 web", 0, "", "restart nope", UNKNOWN),
     "create": ("create", 0, "", "create nope", "no such service: nope"),
