@@ -53,7 +53,7 @@ class Event(Model):
     release: int = 0
     reason: str = ""
     message: str = ""
-    by: str = ""  # who asked, as his command line calls him: anna@laptop
+    by: str = ""  # who asked, as specs.made_by has it: anna@laptop, root (anna)@laptop
     exit_code: int | None = None
     signal: str = ""  # SIGKILL, where one ended the run
     oom: bool = False

@@ -24,7 +24,7 @@ class HistoryRow(Model):
     created_at: float = 0.0
     finished_at: float | None = None
     by: MadeBy = MadeBy()
-    who: str = ""  # of ``by``, for people
+    who: str = ""  # and where, of ``by``, for people: anna@laptop
     changed: str = ""
     services: tuple[str, ...] = ()
 

@@ -1,32 +1,50 @@
 """Who asks: the kernel's word for the process at the other end of a unix socket.
 
 Over ssh that is the sshd of the login, which runs as the remote user. What a request says of
-itself is taken for the rest (where it ran, what for), never for who it was.
+itself is taken for the rest (where it ran, what for), never for who it was. Releases and events
+have it from here, and from nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pwd
 import socket
 import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from aiohttp import web
+from aiohttp import web
 
-    from specs.made_by import MadeBy, MadeKind
+from specs.kit.log import ASKED_BY
+from specs.made_by import ASKER, MadeBy
+
+if TYPE_CHECKING:
+    from specs.made_by import MadeKind
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
+NAMING = 2.0  # seconds a directory service has for a name; then it is the number
+_BY = web.RequestKey("asked_by", MadeBy)  # of a request: who sent it
 
 
-async def made_by(request: web.Request, said: MadeBy, kind: MadeKind) -> MadeBy:
-    """Return who makes a release by this request, with what he ``said`` of it."""
+async def note(request: web.Request) -> None:
+    """Take note of who sends what is to change something: what comes of it is said to be his."""
     uid = uid_of(request)
-    # A directory service may take its time, which is not the loop's.
-    name = await asyncio.to_thread(name_of, uid) if uid is not None else ""
-    return said.asked_by(kind, name, uid)
+    name = ""
+    if uid is not None:
+        # A directory service may take its time, which is not the loop's.
+        with contextlib.suppress(TimeoutError):
+            name = await asyncio.wait_for(asyncio.to_thread(name_of, uid), NAMING)
+    by = request[_BY] = MadeBy.asker(request.headers.get(ASKER, ""), name, uid)
+    ASKED_BY.set(by.who)
+
+
+def made_by(request: web.Request, said: MadeBy, kind: MadeKind) -> MadeBy:
+    """Return who makes a release by this request, with what he ``said`` of it."""
+    by = said.asked_by(kind, request[_BY])
+    ASKED_BY.set(by.who)  # a body may name the machine where no header does
+    return by
 
 
 def uid_of(request: web.Request) -> int | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from orchestrator.api import caller
 from orchestrator.errors import RequestError
 from orchestrator.store import base as store
 from specs.api import ApiProblem, ProblemRow
@@ -22,7 +23,7 @@ from specs.kit.log import ASKED_BY, REQUEST
 from specs.problems import SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from pydantic import ValidationError
 
@@ -49,7 +50,7 @@ async def middleware(
     So does the line about every request that was to change something, whatever came of it.
     """
     number, began = os.urandom(4).hex(), time.monotonic()
-    token, who = REQUEST.set(number), ASKED_BY.set(asked_by(request.headers))
+    token, who = REQUEST.set(number), ASKED_BY.set("")
     response: web.StreamResponse | None = None
     try:
         response = await _answered(request, handler)
@@ -71,17 +72,13 @@ async def middleware(
         ASKED_BY.reset(who)
 
 
-def asked_by(headers: Mapping[str, str]) -> str:
-    """Return who sent a request, as he calls himself; nothing that could not be such a name."""
-    said = headers.get("Corral-By", "")
-    return said if len(said) <= 128 and said.isprintable() else ""
-
-
 async def _answered(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     try:
         with callers.answering(request.protocol):
+            if request.method != "GET":
+                await caller.note(request)
             return await handler(request)
     except Exception as exc:
         problem = describe(exc)

@@ -66,7 +66,8 @@ async def stack(parts: ApiParts, request: web.Request, _: None) -> StackDetail:
 
 async def deploy(parts: ApiParts, request: web.Request, body: Deploy) -> ReleaseRow:
     kind: MadeKind = "create" if body.no_start else "up"
-    asked = body.model_copy(update={"by": await made_by(request, body.by, kind)})
+    said = body.by.at(body.client.hostname, body.directory)
+    asked = body.model_copy(update={"by": made_by(request, said, kind)})
     return await parts.control.deploy(request.match_info["stack"], asked)
 
 
@@ -101,7 +102,7 @@ async def remove(parts: ApiParts, request: web.Request, _: None) -> StackRow:
 
 async def scale(parts: ApiParts, request: web.Request, body: Scale) -> ScaledRow:
     before = find(parts, request)
-    by = await made_by(request, body.by, "scale")
+    by = made_by(request, body.by, "scale")
     done = await parts.control.scale(before.name, body.services, by)
     row = after(parts, before)
     return ScaledRow(**dict(row), warnings=done.warnings, started=done.started)
@@ -117,7 +118,7 @@ async def restart(parts: ApiParts, request: web.Request, body: Restart) -> Resta
 async def start(parts: ApiParts, request: web.Request, body: Start) -> Started:
     stack = find(parts, request).name
     services = named.whole(parts.cluster, stack, body.services, "start")
-    by = await made_by(request, body.by, "start")
+    by = made_by(request, body.by, "start")
     asked = body.model_copy(update={"services": services, "by": by})
     return await parts.control.start(stack, asked)
 
@@ -128,7 +129,7 @@ async def rollout(parts: ApiParts, request: web.Request, _: None) -> RolloutStat
 
 async def rollback(parts: ApiParts, request: web.Request, body: Rollback) -> RolledBack:
     await parts.control.arrived(request.match_info["stack"])
-    by = await made_by(request, body.by, "rollback")
+    by = made_by(request, body.by, "rollback")
     asked = body.model_copy(update={"by": by})
     return await parts.control.rollback(request.match_info["stack"], asked)
 
@@ -136,7 +137,7 @@ async def rollback(parts: ApiParts, request: web.Request, body: Rollback) -> Rol
 async def steer(parts: ApiParts, request: web.Request, body: Steer) -> Steered:
     await parts.control.arrived(request.match_info["stack"])
     kind: MadeKind = "rollback" if body.action == "abort" else "resume"
-    by = await made_by(request, body.by, kind)
+    by = made_by(request, body.by, kind)
     return await parts.control.steer(find(parts, request).name, body.model_copy(update={"by": by}))
 
 

@@ -38,7 +38,7 @@ def found(directory: str) -> dict[str, Any]:
         return {}
     told: dict[str, Any] = {"commit": commit}
     if branch:
-        told["branch"] = branch[:256]
+        told["branch"] = branch
     with contextlib.suppress(OSError, ValueError, IndexError, _Unknown):
         told["dirty"] = _dirty(top, git, common, commit, until)
     return told

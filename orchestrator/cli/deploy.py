@@ -55,24 +55,20 @@ LONGEST_MESSAGE = 500  # characters, as specs.made_by has it
 
 
 def made_by(directory: str = "", message: str | None = None) -> dict[str, Any]:
-    """Return who asks and why (specs.made_by), as far as this machine knows. Raises CliError.
+    """Return why a release is made, and from what (specs.made_by). Raises CliError.
 
-    With the ``directory`` of a project goes the commit it is at.
+    With the ``directory`` of a project goes the commit it is at. Who asks is in the request's head.
     """
     text = (message or "").strip()
     if len(text) > LONGEST_MESSAGE:
         raise CliError(
             f"-m: {len(text)} characters are too many, {LONGEST_MESSAGE} are possible", code=USAGE
         )
-    found: dict[str, Any] = {"host": socket.gethostname()[:256]}
-    if text:
-        found["message"] = text
-    if login := os.environ.get("SUDO_USER"):
-        found["login"] = login[:256]
+    found: dict[str, Any] = {"message": text} if text else {}
     if directory:
         from orchestrator.cli import checkout  # nobody else needs it
 
-        found["directory"] = directory[:4096]
+        found["directory"] = directory
         found.update(checkout.found(directory))
     return found
 

@@ -22,7 +22,7 @@ from orchestrator.client.errors import (
     NoAnswer,
     NoController,
 )
-from orchestrator.client.http import Connection, Download, Response, Stream, target
+from orchestrator.client.http import Connection, Download, Response, Stream, quote, target
 from orchestrator.client.places import (
     agent_host,
     default_host,
@@ -227,6 +227,7 @@ class Client:
             connection.sock.settimeout(BYTES_TIMEOUT)
             head = (
                 f"PUT {target(path, query)} HTTP/1.1\r\nHost: corral\r\nConnection: close\r\n"
+                f"{_asker()}\r\n"
                 "Content-Type: application/x-tar\r\nTransfer-Encoding: chunked\r\n\r\n"
             )
 
@@ -256,8 +257,8 @@ class Client:
             "Accept: application/json",
             "Connection: close",
         ]
-        if method != "GET" and (who := _who()):
-            head.append(f"Corral-By: {who}")
+        if method != "GET":
+            head.append(_asker())
         if data or method in ("POST", "PUT", "PATCH"):
             head += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
         try:
@@ -293,11 +294,13 @@ def refuse_member() -> None:
         ) from None
 
 
-def _who() -> str:
-    """Return who asks, for whoever reads later what was asked: user@machine."""
-    user = os.environ.get("SUDO_USER") or os.environ.get("LOGNAME") or os.environ.get("USER")
-    said = f"{user or os.getuid()}@{socket.gethostname()}"
-    return said if said.isascii() and said.isprintable() else ""
+def _asker() -> str:
+    """Return the header that says who asks and where, for whoever reads later what was asked.
+
+    It is specs.made_by.ASKER. The controller asks the kernel besides.
+    """
+    user = os.environ.get("SUDO_USER") or os.environ.get("LOGNAME") or os.environ.get("USER") or ""
+    return f"Corral-By: {quote(user[:128])}@{quote(socket.gethostname()[:128])}"
 
 
 def _readable(connection: Connection) -> bool:

@@ -19,7 +19,7 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 
 
 REQUEST: ContextVar[str] = ContextVar("request", default="")
-# Who sent it, as his command line says; events of what the request does carry it.
+# Who sent it (specs.made_by, ``who``); events of what the request does carry it.
 ASKED_BY: ContextVar[str] = ContextVar("asked_by", default="")
 
 

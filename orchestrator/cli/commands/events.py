@@ -6,7 +6,7 @@ import sys
 import time
 
 from orchestrator.cli.errors import USAGE, CliError
-from orchestrator.cli.show import times
+from orchestrator.cli.show import table, times
 from specs.kit import jsontext
 
 TYPE_CHECKING = False
@@ -49,7 +49,7 @@ def text(event: Mapping[str, Any]) -> str:
     if event.get("last"):
         first = times.rfc3339(float(event.get("time") or 0.0))
         parts.append(f"({event.get('count')} times since {first})")
-    return " ".join(part for part in parts if part)
+    return table.printable(" ".join(part for part in parts if part))
 
 
 def query_of(args: argparse.Namespace, now: float) -> dict[str, Any]:

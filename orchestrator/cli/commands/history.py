@@ -50,19 +50,13 @@ def as_table(rows: list[dict[str, Any]], now: float) -> str:
                 row.get("number", ""),
                 STATES.get(str(row.get("state")), row.get("state", "")),
                 times.since(row.get("created_at"), now),
-                who(row),
+                row.get("who") or "",
                 changed(row),
                 message(row),
             )
             for row in rows
         ],
     )
-
-
-def who(row: Mapping[str, Any]) -> str:
-    """Return who made it and where: ``anna@laptop``."""
-    name, host = str(row.get("who") or ""), str((row.get("by") or {}).get("host") or "")
-    return f"{name}@{host}" if name and host else name or host
 
 
 def changed(row: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from orchestrator.cli import deploy, said
+from orchestrator.cli import said
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import formats, table, watch
 
@@ -47,7 +47,6 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         "key": os.urandom(16).hex(),
         "action": args.action,
         "services": getattr(args, "services", []),
-        "by": deploy.made_by(),
     }
     answer = session.client.persist("POST", session.path("rollout"), body=body) or {}
     if answer.get("message"):

@@ -44,12 +44,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     mine = [row for row in rows if row.get("service") in counts]
     for line in lines_of({}, mine):
         board.apply(line)  # what is there already is no news
-    answer = (
-        session.client.persist(
-            "POST", session.path("scale"), body={"services": counts, "by": deploy.made_by()}
-        )
-        or {}
-    )
+    answer = session.client.persist("POST", session.path("scale"), body={"services": counts}) or {}
     if answer.get("warnings"):
         from orchestrator.cli import findings
 

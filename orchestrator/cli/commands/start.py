@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 
-from orchestrator.cli import deploy
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
@@ -36,11 +35,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     answer = session.client.persist(
         "POST",
         session.path("start"),
-        body={
-            "key": os.urandom(16).hex(),
-            "services": args.services,
-            "by": deploy.made_by(),
-        },
+        body={"key": os.urandom(16).hex(), "services": args.services},
     )
     if answer.get("release") is None:
         board.end = {

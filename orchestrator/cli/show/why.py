@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.cli.show import times
+from orchestrator.cli.show.table import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 def text(found: Mapping[str, Any]) -> str:
     """Return the lines: the answer, what is behind it, who refuses, what helps, what led here."""
-    return "\n".join(_lines(found)) + "\n"
+    return "\n".join(printable(line) for line in _lines(found)) + "\n"
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:

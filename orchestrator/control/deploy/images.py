@@ -88,14 +88,15 @@ class ReleaseImages:
                 async with limit:
                     result.update(await self._built(order))
 
+        group = asyncio.TaskGroup()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with group:
                 for pull in pulls:
                     group.create_task(resolve(pull), name=f"image {pull.image}")
                 for order in builds:
                     group.create_task(build(order), name=f"build {order.services[0]}")
         except ExceptionGroup as group_error:
-            cancelled.settle()
+            cancelled.settle(group)
             expected, others = group_error.split(NoImage)
             if expected is None or others is not None:
                 raise
@@ -117,12 +118,13 @@ class ReleaseImages:
             async with limit:
                 await self._found(users[digest], image, digest)
 
+        group = asyncio.TaskGroup()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with group:
                 for digest, image in wanted.items():
                     group.create_task(look(digest, image), name=f"image {digest}")
         except ExceptionGroup as group_error:
-            cancelled.settle()
+            cancelled.settle(group)
             expected, others = group_error.split(NoImage)
             if expected is None or others is not None:
                 raise

@@ -413,7 +413,7 @@ def _store(
         renew_volumes=request.renew_volumes,
         keeps=_keeps(deployment, spec, present),
         places=request.places,
-        by=request.by.at(request.client.hostname, request.directory),
+        by=request.by,
     )
     if digest not in deployment.cluster.parts:
         deployment.draft.put_key(keys.part(digest), spec)

@@ -83,7 +83,7 @@ def test_what_is_said_is_what_happened(cluster):
     finally:
         cluster("node", "label", "n1", "disk-")
     labelled = [e for e in kept(cluster, "--all") if e["kind"] == "node.labelled"]
-    assert labelled[-1]["by"].startswith("root@")
+    assert labelled[-1]["by"].startswith("root")
     # After `down`, and after the controller was killed, what was is known.
     cluster("down", "-t", "0")
     cluster.kill(("n1", "orchestrator"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.api.problems import asked_by
 from orchestrator.contracts import EventQuery
 
 
@@ -39,11 +38,3 @@ async def test_why_asks_by_name_or_kind(api, path, name):
     assert status == 200
     assert answer["answer"] == f"{name}: 1 of 1 serve"
     assert api.control.calls == [("why", name, "shop")]
-
-
-@pytest.mark.parametrize(
-    ("said", "found"),
-    [("anna@laptop", "anna@laptop"), ("", ""), ("x" * 129, ""), ("a\x1b[31m", "")],
-)
-def test_who_asks_is_a_name_or_nobody(said, found):
-    assert asked_by({"Corral-By": said}) == found

@@ -34,7 +34,7 @@ async def test_the_newest_is_first_and_all_is_there_after_down(api):
     assert answer["present"] is False
     api.cluster.stacks["shop"] = Stack(name="shop", release=3, running=2)
     _, answer = await api.call("GET", "/v1/stacks/shop/history?limit=1&service=web")
-    assert [(row["number"], row["who"]) for row in answer["releases"]] == [(3, "anna")]
+    assert [(row["number"], row["who"]) for row in answer["releases"]] == [(3, "anna@laptop")]
 
 
 async def test_diff_takes_two_one_or_none(api):

@@ -20,6 +20,7 @@ class Request:
     path: str
     query: dict[str, list[str]]
     body: Any
+    headers: dict[str, str] = field(default_factory=dict)  # the names in lower case
 
 
 @dataclass
@@ -115,6 +116,7 @@ class FakeController:
                 unquote(parts.path),
                 parse_qs(parts.query),
                 json.loads(rest) if rest else None,
+                headers,
             )
             self.requests.append(request)
             self._answer(connection, request, headers)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+from specs.made_by import MadeBy
 
 
 @pytest.mark.parametrize(
@@ -47,3 +51,27 @@ def test_what_is_missing_is_said(fake, corral, argv):
     assert corral(*argv).code == 2
     assert not fake.asked("POST", ".*")
     assert not fake.asked("PATCH", ".*")
+
+
+@pytest.mark.parametrize(
+    ("environ", "login"),
+    [
+        ({"USER": "anna"}, "anna"),
+        ({"USER": "root", "SUDO_USER": "anna"}, "anna"),
+        ({"USER": "a@b c\r\nX-Evil: 1"}, "a@b c  X-Evil: 1"),
+        ({"USER": "jürgen"}, "jürgen"),
+        ({"USER": "x" * 10_000}, "x" * 128),
+        ({}, ""),
+    ],
+)
+def test_what_changes_something_says_who_asks(fake, corral, monkeypatch, environ, login):
+    for name in ("USER", "LOGNAME", "SUDO_USER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    corral("-p", "shop", "down")
+    (removal,) = fake.asked("DELETE", "/v1/stacks/shop")
+    assert "x-evil" not in removal.headers
+    said = MadeBy.asker(removal.headers["corral-by"], "", None)
+    assert (said.login, said.host) == (login, os.uname().nodename)
+    assert all("corral-by" not in r.headers for r in fake.requests if r.method == "GET")

@@ -749,3 +749,18 @@ def test_events_counted_are_told_so():
 
     said = events.text({"time": 1.0, "last": 9.0, "count": 4, "kind": "run.ended", "by": "a@b"})
     assert said.endswith("Z run.ended (by a@b) (4 times since 1970-01-01T00:00:01.000000Z)")
+
+
+def test_others_words_do_not_reach_the_terminal_as_they_are():
+    from orchestrator.cli.commands import events
+    from orchestrator.cli.show import why
+
+    bad = "it said last: \x1b]0;owned\x07\rgone\nmore"
+    for said in (
+        events.text({"time": 1.0, "kind": "run.ended", "message": bad, "by": bad}),
+        *why.text({"answer": bad, "because": [bad], "history": [{"message": bad, "by": bad}]})
+        .removesuffix("\n")
+        .split("\n"),
+    ):
+        assert said.isprintable()
+        assert "owned" in said or said == "  history:"

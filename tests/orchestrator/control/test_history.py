@@ -56,7 +56,7 @@ async def test_each_release_says_what_it_changed_and_who_made_it_why():
         assert found[4].endswith("new: cache; gone: db")
         assert found[5] == "all anew (--force-recreate)"
         first = rows(rig)[-1]
-        assert (first.who, first.by.host, first.by.message) == ("anna", "laptop", "prices")
+        assert (first.who, first.by.host, first.by.message) == ("anna@laptop", "laptop", "prices")
         assert [row.number for row in rows(rig)] == [5, 4, 3, 2, 1]
         assert [row.number for row in rows(rig) if row.running] == [5]
         assert [row.number for row in rows(rig, "db")] == [4, 1]
