@@ -89,6 +89,15 @@ def differences(planned: Json, now: Json) -> list[str]:
     return [*gone, *came]
 
 
+def is_told(plan: Json) -> bool:
+    """Say whether ``differences`` can tell this plan: what a file keeps may be anything."""
+    try:
+        _decided(plan)
+    except (AttributeError, KeyError, TypeError):
+        return False
+    return True
+
+
 def _decided(plan: Json) -> list[str]:
     release = plan.get("release") or 0
     found = [f"after release {release} of {plan['stack']}"]
