@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.control.forecast.reasons import why
 from orchestrator.control.mirror.draft import Draft
+from orchestrator.control.mirror.observed import BY_HAND
+from orchestrator.control.mirror.records import RELEASES
 from orchestrator.control.mirror.serving import is_leaving, serving
 from orchestrator.control.planning import releases, stacks
 from orchestrator.control.planning.addresses import Addresses
@@ -109,6 +111,7 @@ class Played:
     stalled: bool = False  # and nothing else of it is under way
     takes: float = 0.0
     cut: str = ""
+    by_hand: str = ""  # whose decision it waits for at some moment, and what for
 
 
 @dataclass
@@ -172,7 +175,7 @@ class Play:
                 ended = played.takes = self.clock.passed
             if ended is not None and (record.state != "deployed" or self._still(ended)):
                 break
-            if moved:
+            if moved or self._decided(played, record):
                 continue
             if due is None:
                 break
@@ -186,6 +189,17 @@ class Play:
         played.release = self.cluster.releases[release.stack, release.number]
         played.after = dict(self.cluster.by_stack.get(self.stack, {}))
         return played
+
+    def _decided(self, played: Played, release: Release) -> bool:
+        """Promote what waits for somebody to do so, and say that; the rest is played after that."""
+        said = self.observed.watched.get((release.stack, release.number), {})
+        if played.by_hand or not (text := said.get(BY_HAND)):
+            return False
+        played.by_hand = text
+        draft = Draft(self.cluster)
+        names = {task.service for task in self.cluster.by_stack.get(self.stack, {}).values()}
+        draft.put(RELEASES, release.with_promoted(names))
+        return self.apply(draft)
 
     def _still(self, ended: float) -> bool:
         """Say whether nothing of the stack is on its way out any more."""
