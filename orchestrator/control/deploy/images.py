@@ -8,6 +8,7 @@ Repeating it after a controller's death is harmless: builds and pulls are idempo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +23,7 @@ from specs.states import HEARD
 from specs.wire import BuildImage, ResolveImage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from orchestrator.contracts import Agents
     from orchestrator.control.deploy.orders import BuildOrder, Policy, PullOrder
@@ -88,19 +89,12 @@ class ReleaseImages:
                 async with limit:
                     result.update(await self._built(order))
 
-        try:
+        with _first_alone():
             async with asyncio.TaskGroup() as group:
                 for pull in pulls:
                     group.create_task(resolve(pull), name=f"image {pull.image}")
                 for order in builds:
                     group.create_task(build(order), name=f"build {order.services[0]}")
-        except ExceptionGroup as group_error:
-            cancelled.settle()
-            expected, others = group_error.split(NoImage)
-            if expected is None or others is not None:
-                raise
-            # All failures in one go would be kinder, but the first one cancels the rest.
-            raise NoImage(str(_first(expected))) from None
         return result
 
     async def _pinned(self, names: list[str]) -> dict[str, str]:
@@ -117,16 +111,10 @@ class ReleaseImages:
             async with limit:
                 await self._found(users[digest], image, digest)
 
-        try:
+        with _first_alone():
             async with asyncio.TaskGroup() as group:
                 for digest, image in wanted.items():
                     group.create_task(look(digest, image), name=f"image {digest}")
-        except ExceptionGroup as group_error:
-            cancelled.settle()
-            expected, others = group_error.split(NoImage)
-            if expected is None or others is not None:
-                raise
-            raise NoImage(str(_first(expected))) from None
         return found
 
     async def _found(self, service: str, image: str, digest: str) -> None:
@@ -324,6 +312,20 @@ def _unpinned(image: str) -> str:
 
 def _words(exc: RequestError) -> str:
     return f"{exc.detail}; {exc.hint}" if exc.hint else exc.detail
+
+
+@contextlib.contextmanager
+def _first_alone() -> Iterator[None]:
+    """Have the first image that cannot be had stand for a group's; raises NoImage."""
+    try:
+        yield
+    except ExceptionGroup as group_error:
+        cancelled.settle()
+        expected, others = group_error.split(NoImage)
+        if expected is None or others is not None:
+            raise
+        # All failures in one go would be kinder, but the first one cancels the rest.
+        raise NoImage(str(_first(expected))) from None
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
