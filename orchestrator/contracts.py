@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from specs.node import Node, NodeCondition
     from specs.objects import (
         ContentRows,
+        DroppedObject,
         MadeObject,
         MakeObject,
         MoveVolume,
@@ -410,8 +411,8 @@ class Control(Protocol):
         """Make a network, volume, secret or config that belongs to no stack."""
         ...
 
-    async def drop(self, kind: ObjectKind, name: str) -> str:
-        """Have an object go that no stack means; return its name."""
+    async def drop(self, kind: ObjectKind, name: str) -> DroppedObject:
+        """Have an object go that no stack means."""
         ...
 
     def networks(self) -> NetworkRows: ...

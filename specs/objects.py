@@ -53,10 +53,11 @@ class MadeObject(Model):
 
 
 class DroppedObject(Model):
-    """``left``: why not all of it is gone yet, in words."""
+    """``left``: why not all of it is gone yet; ``needed``: who misses it then. Both in words."""
 
     name: str
     left: str = ""
+    needed: str = ""
 
 
 class NetworkRow(Model):

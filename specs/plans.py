@@ -56,6 +56,19 @@ class PlannedTask(Model):
     waits: str = ""
 
 
+class PlannedJob(Model):
+    """What is a job's own. ``completions``: how often it is to complete in all, before and after.
+
+    ``at_once``: tasks at a time, None = all. ``queued``: slots that have their turn after those
+    that are told. ``anew``: what completed is run again, it is a new iteration.
+    """
+
+    completions: tuple[int, int]
+    at_once: int | None = None
+    queued: int = 0
+    anew: bool = False
+
+
 class PlannedService(Model):
     """What becomes of one service; ``sign`` sums it up: ``=`` nothing does.
 
@@ -74,6 +87,7 @@ class PlannedService(Model):
     down: tuple[float, float] | None = None
     least: tuple[int, int] = (0, 0)
     carried: str = ""  # orphan | off | unasked: left as it is
+    job: PlannedJob | None = None
 
     @property
     def changed(self) -> bool:

@@ -225,12 +225,13 @@ class Assembly:
             raise DamagedBlob(own)
         config = await self._stored_config(parsed, own, stage, source)
         jobs = list(zip(parsed.layers, config.diff_ids, strict=True))
+        group = asyncio.TaskGroup()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with group:
                 for blob, diff_id in dict.fromkeys(jobs):
                     group.create_task(self._layer(blob, diff_id, stage, source))
         except ExceptionGroup as errors:
-            cancelled.settle()  # another source is tried next, with timeouts of its own
+            cancelled.settle(group)  # another source is tried next, with timeouts of its own
             raise _first(errors) from None
         self._rootfs.check(config.diff_ids)
         done = [self._layers.done(diff_id) for diff_id in set(config.diff_ids)]

@@ -140,6 +140,8 @@ class PeerImages:
             data = None
             try:
                 data = await self._asked(peer, digest)
+            except Exception:  # whatever it sent, the others and the registry are there
+                log.exception("a peer's answer cannot be read", extra={"node": peer.node})
             finally:
                 answers.put_nowait((peer, data))
 

@@ -33,6 +33,7 @@ from agent.images.manifest import (
     parse_config,
     parse_manifest,
 )
+from agent.images.naming import follow
 from agent.images.peers import PeerImages
 from agent.images.pull import Registry
 from agent.images.reference import Reference, check_digest, digest_of, parse
@@ -127,10 +128,12 @@ class ImageStore:
         """Make the image present and unpacked; ``digest`` wins over the name's present meaning."""
         reference = parse(image)
         digest = check_digest(digest or self._local(reference))
-        if not self._complete(digest):
+        came = not self._complete(digest)
+        if came:
             await self._obtain(reference, digest)
-        if reference.tag and self.content.ref(reference.name) is None:
-            await self._call(self.content.set_ref, Ref(reference.name, digest, "pulled"))
+        known = self.content.ref(reference.name) if reference.tag else None
+        if reference.tag and (known is None or known.digest != digest):
+            await self._call(follow, self.content, reference.name, digest, came=came)
         return self._config(digest)
 
     async def mount(self, task: str, digest: str) -> Path:

@@ -318,7 +318,7 @@ class Runner:
                 case Wait() | Gone():
                     pass
         except (RuntimeFailure, Later, Refusal, OSError, ExceptionGroup) as error:
-            cancelled.settle()
+            cancelled.obey()
             await self._again(_words(error), crowded=lacks_room(error))
 
     async def _again(self, why: str, *, crowded: bool) -> None:

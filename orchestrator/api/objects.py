@@ -7,23 +7,25 @@ import base64
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Conflict, NotFound
-from specs.objects import (
-    ContentRow,
-    ContentRows,
-    CreateContent,
-    DroppedObject,
-    MadeObject,
-    NetworkRow,
-    NetworkRows,
-    VolumeRow,
-    VolumeRows,
-)
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from orchestrator.api.routes import ApiParts
-    from specs.objects import CreateNetwork, CreateVolume, MoveVolume
+    from specs.objects import (
+        ContentRow,
+        ContentRows,
+        CreateContent,
+        CreateNetwork,
+        CreateVolume,
+        DroppedObject,
+        MadeObject,
+        MoveVolume,
+        NetworkRow,
+        NetworkRows,
+        VolumeRow,
+        VolumeRows,
+    )
 
 GOING = 10.0  # seconds a volume's data may take to go before its record says that it is going
 LOOK = 0.05
@@ -46,7 +48,7 @@ async def make_network(parts: ApiParts, _request: web.Request, body: CreateNetwo
 
 
 async def drop_network(parts: ApiParts, request: web.Request, _: None) -> DroppedObject:
-    return DroppedObject(name=await parts.control.drop("network", request.match_info["name"]))
+    return await parts.control.drop("network", request.match_info["name"])
 
 
 async def volumes(parts: ApiParts, _request: web.Request, _: None) -> VolumeRows:
@@ -72,16 +74,16 @@ async def make_volume(parts: ApiParts, _request: web.Request, body: CreateVolume
 
 async def drop_volume(parts: ApiParts, request: web.Request, _: None) -> DroppedObject:
     """Have a volume go; answer when its data has, or why it has not yet."""
-    name = await parts.control.drop("volume", request.match_info["name"])
+    dropped = await parts.control.drop("volume", request.match_info["name"])
     left = None
     for _look in range(round(GOING / LOOK)):
-        left = volume_row(parts, name)
+        left = volume_row(parts, dropped.name)
         if left is None or not left.removing:
-            return DroppedObject(name=name)
+            return dropped
         if "does not answer" in left.reason:
             break
         await asyncio.sleep(LOOK)
-    return DroppedObject(name=name, left=left.reason if left is not None else "")
+    return dropped.model_copy(update={"left": left.reason if left is not None else ""})
 
 
 async def move_volume(parts: ApiParts, request: web.Request, body: MoveVolume) -> VolumeRow:
@@ -132,8 +134,8 @@ async def _make_content(parts: ApiParts, body: CreateContent, *, secret: bool) -
 
 
 async def drop_secret(parts: ApiParts, request: web.Request, _: None) -> DroppedObject:
-    return DroppedObject(name=await parts.control.drop("secret", request.match_info["name"]))
+    return await parts.control.drop("secret", request.match_info["name"])
 
 
 async def drop_config(parts: ApiParts, request: web.Request, _: None) -> DroppedObject:
-    return DroppedObject(name=await parts.control.drop("config", request.match_info["name"]))
+    return await parts.control.drop("config", request.match_info["name"])

@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from specs.inside import Forgotten, Paused
     from specs.kit.clock import Clock
     from specs.kit.metrics import Family
-    from specs.objects import MadeObject, MakeObject, MoveVolume, ObjectKind
+    from specs.objects import DroppedObject, MadeObject, MakeObject, MoveVolume, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
     from specs.plans import Plan
     from specs.schedule import ActOnSchedule
@@ -493,7 +493,7 @@ class ControlLoop:
         async with self._turn():
             return await self._commands.make(asked)
 
-    async def drop(self, kind: ObjectKind, name: str) -> str:
+    async def drop(self, kind: ObjectKind, name: str) -> DroppedObject:
         async with self._turn():
             return await self._commands.drop(kind, name)
 

@@ -20,6 +20,7 @@ from agent.tasks.networking import SETTLE, SPACING
 from agent.tasks.record import Phase
 from agent.tasks.reports import STEPS, is_a_step
 from agent.vocabulary import ImageConfig
+from specs.kit import cancelled
 from specs.node import NodeFacts
 from specs.stack import Healthcheck, Mount, RestartPolicy
 from specs.states import Desired, TaskState
@@ -316,15 +317,44 @@ async def test_a_preparation_whose_parts_failed_together_is_tried_again(node):
     async def fails(*arguments, **more):
         if failing:
             failing.pop()
-            async with asyncio.TaskGroup() as group:
-                for seconds in (0.01, 5):
-                    group.create_task(layer(seconds))
+            group = asyncio.TaskGroup()
+            try:
+                async with group:
+                    for seconds in (0.01, 5):
+                        group.create_task(layer(seconds))
+            except ExceptionGroup:
+                cancelled.settle(group)
+                raise
         return await ensure(*arguments, **more)
 
     node.images.ensure = fails
     await node.put(named("a"))
     await node.until(lambda: node.status("a").state == "running")
     assert not failing
+
+
+async def test_an_agent_ends_though_a_step_fails_as_it_is_cancelled(node):
+    """What clears up on its way out may fail: that is no step to be tried again."""
+    ensure, begun = node.images.ensure, []
+
+    async def fails_on_its_way_out(*arguments, **more):
+        begun.append(arguments)
+        if len(begun) > 1:
+            return await ensure(*arguments, **more)
+        try:
+            await asyncio.sleep(3600.0)
+        finally:
+            raise OSError("the stage cannot be removed")
+
+    node.images.ensure = fails_on_its_way_out
+    await node.put(named("a"))
+    await node.until(lambda: begun)
+    node.running.cancel()
+    _, still = await asyncio.wait({node.running}, timeout=60.0)
+    if still:  # so that the node of this test ends
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+    assert (still, len(begun)) == (set(), 1)
 
 
 async def test_crash_loop_backs_off_and_fails_with_its_last_lines(node):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from specs.api import ReleaseRow, Rescaled, Restarted, RolledBack, Started
 from specs.inside import Forgotten, Paused
 from specs.node import Node, NodeCondition
-from specs.objects import ContentRows, MadeObject, NetworkRows, VolumeRows
+from specs.objects import ContentRows, DroppedObject, MadeObject, NetworkRows, VolumeRows
 from specs.oneoff import ActedOn, OneOffProgress
 from specs.plans import Plan
 from specs.schedule import ScheduleActed, ScheduleRow
@@ -189,9 +189,9 @@ class FakeControl:
         self._called("make", asked)
         return MadeObject(id="o1", name=asked.name)
 
-    async def drop(self, kind: str, name: str) -> str:
+    async def drop(self, kind: str, name: str) -> DroppedObject:
         self._called("drop", kind, name)
-        return name
+        return DroppedObject(name=name)
 
     def networks(self) -> NetworkRows:
         return self.rows_of_networks

@@ -175,6 +175,8 @@ def remove(session: Invocation, kind: str, names: Iterable[str], *, missing: boo
         print(gone["name"], flush=True)
         if gone.get("left"):
             said.tell(f"corral: {kind} {name} is {gone['left']}", said.WARNING)
+        if gone.get("needed"):
+            said.tell(f"corral: {kind} {name}: {gone['needed']}", said.WARNING)
     return code
 
 

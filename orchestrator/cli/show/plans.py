@@ -60,6 +60,8 @@ def footer(plan: Json) -> str:
     order = f" ({first} start-first, {replaced - first} stop-first)" if replaced else ""
     nodes = {t.get("node") for _, t in tasks if t["does"] != "keep"} - {None, ""}
     on = f" on {len(nodes)} node{'s' if len(nodes) != 1 else ''}" if nodes else ""
+    waits = sum(int((s.get("job") or {}).get("queued") or 0) for s in plan.get("services") or ())
+    on += f", {waits} queued" if waits else ""
     takes = float(plan.get("takes") or 0)
     about = f"; about {as_set(round(takes))}" if takes >= 1 else ""
     return (
@@ -130,6 +132,9 @@ def _service(service: Json, changes: list[Json]) -> Iterator[str]:
     yield from _limited(listed, "change")
     tasks = [task for task in service.get("tasks") or () if task["does"] != "keep"]
     yield from _limited([_task(task) for task in tasks], "replica")
+    job = service.get("job") or {}
+    if job.get("queued"):
+        yield f"    {job['queued']} queued: begun as others complete"
     if service.get("after"):
         yield f"    starts after {', '.join(service['after'])}"
 
@@ -140,16 +145,21 @@ def _limited(found: list[str], what: str) -> list[str]:
 
 
 def _head(service: Json) -> str:
-    down = service.get("down")
+    down, job = service.get("down"), service.get("job") or {}
     sign = "!" if down else service["sign"]
-    count = service["replicas"]
-    replicas = f"{count[1]} replica{'s' if count[1] != 1 else ''}"
+    count = job.get("completions") or service["replicas"]
+    word = "completion" if job else "replica"
+    replicas = f"{count[1]} {word}{'s' if count[1] != 1 else ''}"
     if count[0] not in (0, count[1]) and count[1]:
-        replicas = f"{count[0]} -> {count[1]} replicas"
+        replicas = f"{count[0]} -> {count[1]} {word}s"
     how = [replicas] if count[1] else []
+    if job.get("at_once"):
+        how.append(f"{job['at_once']} at a time")
+    if job.get("anew"):
+        how.append("all anew")
     replaced = any(t["does"] in ("replace", "move") for t in service.get("tasks") or ())
     least, before = service.get("least") or (0, 0)
-    if replaced:
+    if replaced and (down or not job):
         how.append(str(service.get("order")))
         if down:
             how.append(f"down {down[0]:g}-{as_set(down[1])}")

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from specs.history import DiffRow
     from specs.kit.clock import Clock
     from specs.made_by import MadeBy
-    from specs.objects import MadeObject, MakeObject, ObjectKind
+    from specs.objects import DroppedObject, MadeObject, MakeObject, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, StartOneOff
     from specs.problems import Problem
     from specs.stack import StackSpec
@@ -439,8 +439,8 @@ class Commands:
 
         return await self._committed("", write)
 
-    async def drop(self, kind: ObjectKind, name: str) -> str:
-        """Have an object go that nobody uses; return its name."""
+    async def drop(self, kind: ObjectKind, name: str) -> DroppedObject:
+        """Have an object go that nobody uses."""
         return await self._committed("", lambda draft: drop(draft, kind, name))
 
     def _stack(self, name: str) -> Stack:

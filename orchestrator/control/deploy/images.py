@@ -89,8 +89,9 @@ class ReleaseImages:
                 async with limit:
                     result.update(await self._built(order))
 
-        with _first_alone():
-            async with asyncio.TaskGroup() as group:
+        group = asyncio.TaskGroup()
+        with _first_alone(group):
+            async with group:
                 for pull in pulls:
                     group.create_task(resolve(pull), name=f"image {pull.image}")
                 for order in builds:
@@ -111,8 +112,9 @@ class ReleaseImages:
             async with limit:
                 await self._found(users[digest], image, digest)
 
-        with _first_alone():
-            async with asyncio.TaskGroup() as group:
+        group = asyncio.TaskGroup()
+        with _first_alone(group):
+            async with group:
                 for digest, image in wanted.items():
                     group.create_task(look(digest, image), name=f"image {digest}")
         return found
@@ -315,12 +317,12 @@ def _words(exc: RequestError) -> str:
 
 
 @contextlib.contextmanager
-def _first_alone() -> Iterator[None]:
+def _first_alone(group: asyncio.TaskGroup) -> Iterator[None]:
     """Have the first image that cannot be had stand for a group's; raises NoImage."""
     try:
         yield
     except ExceptionGroup as group_error:
-        cancelled.settle()
+        cancelled.settle(group)
         expected, others = group_error.split(NoImage)
         if expected is None or others is not None:
             raise

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orchestrator.control.mirror.observed import MoveFigures
 from orchestrator.control.planning import moving
 from orchestrator.errors import NotFound, RequestError, Unavailable
+from specs.kit import cancelled
 from specs.kit.amounts import as_set, size
 from specs.kit.room import ARCHIVES
 
@@ -411,10 +412,12 @@ def differences(source: Tree, target: Tree) -> tuple[list[bytes], list[bytes]]:
 
 async def _both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, T]) -> tuple[T, T]:
     """Wait for both at once. Raises what the first of them raises that fails."""
+    group = asyncio.TaskGroup()
     try:
-        async with asyncio.TaskGroup() as group:
+        async with group:
             tasks = group.create_task(one), group.create_task(other)
     except ExceptionGroup as failed:
+        cancelled.settle(group)
         raise failed.exceptions[0] from None
     return tasks[0].result(), tasks[1].result()
 

@@ -23,15 +23,21 @@ from orchestrator.control.mirror.records import (
     Volume,
     fingerprint_of,
 )
-from orchestrator.control.mirror.users import users
+from orchestrator.control.mirror.users import needing, users
 from orchestrator.control.planning.networks import pool_for
 from orchestrator.errors import Conflict, Invalid, NotFound
 from specs import shares, subnets
 from specs.bounds import MOST_BYTES
 from specs.compile.stack import compile_stack
 from specs.ids import new_id
-from specs.kit.amounts import size
-from specs.objects import CreateContent, CreateNetwork, CreateVolume, MadeObject
+from specs.kit.amounts import size, some
+from specs.objects import (
+    CreateContent,
+    CreateNetwork,
+    CreateVolume,
+    DroppedObject,
+    MadeObject,
+)
 from specs.problems import SpecError
 
 if TYPE_CHECKING:
@@ -168,13 +174,13 @@ class Maker:
         return MadeObject(id=record.id, name=record.name)
 
 
-def drop(draft: Draft, kind: ObjectKind, name: str) -> str:
-    """Have an object go that nobody uses; return its name. Raises Conflict, NotFound."""
+def drop(draft: Draft, kind: ObjectKind, name: str) -> DroppedObject:
+    """Have an object go that nobody uses. Raises Conflict, NotFound."""
     match kind:
         case "network":
-            return _drop_network(draft, name)
+            return DroppedObject(name=_drop_network(draft, name))
         case "volume":
-            return _drop_volume(draft, name)
+            return DroppedObject(name=_drop_volume(draft, name))
         case _:
             return _drop_content(draft, name, secret=kind == "secret")
 
@@ -207,7 +213,7 @@ def _drop_volume(draft: Draft, name: str) -> str:
     return name
 
 
-def _drop_content(draft: Draft, name: str, *, secret: bool) -> str:
+def _drop_content(draft: Draft, name: str, *, secret: bool) -> DroppedObject:
     what = "secret" if secret else "config"
     named = [
         c for c in draft.cluster.contents.values() if c.secret == secret and name in (c.name, c.id)
@@ -223,7 +229,17 @@ def _drop_content(draft: Draft, name: str, *, secret: bool) -> str:
         raise NotFound(f"there is no {what} {name}", hint=f"corral {what} ls shows what there is")
     _refuse_used(what, record.name, users(draft.cluster).contents.get(record.id, ()))
     draft.delete(CONTENTS, record)
-    return record.name
+    return DroppedObject(name=record.name, needed=_needed(draft.cluster, record.id))
+
+
+def _needed(cluster: Cluster, content: str) -> str:
+    """Return which kept releases no rollback brings back without this version, in words."""
+    missed = needing(cluster, content)
+    found = [
+        f"release{'s' if len(numbers) > 1 else ''} {some(list(map(str, numbers)), 5)} of stack {s}"
+        for s, numbers in sorted(missed.items())
+    ]
+    return f"{some(found, 3)} had it: corral rollback to that is refused now" if found else ""
 
 
 def _refuse_used(what: str, name: str, stacks: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.forecast.known_images import is_known
 from orchestrator.control.mirror.released import newest_of, spec_of
-from orchestrator.control.mirror.serving import is_leaving
+from orchestrator.control.mirror.serving import copies, is_leaving, queued
 from orchestrator.control.telling.words import words_of
 from specs.api import ProblemRow
 from specs.base import content_hash
@@ -21,6 +21,7 @@ from specs.plans import (
     Plan,
     PlannedChange,
     PlannedImage,
+    PlannedJob,
     PlannedPort,
     PlannedService,
     PlannedTask,
@@ -165,7 +166,7 @@ class PlanOutcome:
             name for name, found in tasks.items() if any(t.does == "replace" for t in found)
         }
         return tuple(
-            self._service(name, tasks[name], mine[name], replaced, differ)
+            self._service(name, tasks[name], mine[name], replaced, (before, differ))
             for name in names
             if tasks[name] or name in self.spec.services
         )
@@ -176,14 +177,18 @@ class PlanOutcome:
         tasks: tuple[PlannedTask, ...],
         differ: list[SpecChange],
         replaced: set[str],
-        every: tuple[SpecChange, ...],
+        all_of_it: tuple[StackSpec | None, tuple[SpecChange, ...]],
     ) -> PlannedService:
+        before, every = all_of_it
         service = self.spec.services.get(name)
+        old = before.services.get(name) if before is not None else None
+        serves = old is None or not old.is_job  # of a job nobody is served
         carried = self.spec.carried.get(name)
         sign = _sign(tasks, differ, went=service is None)
         was = sum(t.does != "create" for t in tasks)
         count = sum(t.does != "remove" for t in tasks)
         least = min(self.played.low.get(name, 0), count), self.played.served.get(name, 0)
+        least = least if serves else (0, 0)
         waits = self.played.waits.get(name, "")
         return PlannedService(
             name=name,
@@ -194,9 +199,30 @@ class PlanOutcome:
             replicas=(was, count),
             tasks=tasks,
             after=tuple(filter(None, waits.split(", "))),
-            down=self._down(name, service) if sign != "-" else None,
+            down=self._down(name, service) if sign != "-" and serves else None,
             least=least,
             carried=carried.why if carried is not None else "",
+            job=self._job(service, old, was) if service is not None and service.is_job else None,
+        )
+
+    def _job(self, service: ServiceSpec, old: ServiceSpec | None, was: int) -> PlannedJob:
+        stack = self.fork.stacks[self.release.stack]
+        then, now = (
+            [task for task in tasks.values() if task.service == service.name]
+            for tasks in (self.played.before, self.played.after)
+        )
+        again = old is not None and old.is_job and {t.spec_hash for t in then}
+        counted = old is not None and old.is_job and not old.per_node
+        return PlannedJob(
+            completions=(
+                old.replicas if old is not None and counted else was,
+                len({t.slot for t in now if _counts(t)})
+                if service.per_node
+                else copies(stack, service),
+            ),
+            at_once=service.max_concurrent,
+            queued=0 if service.per_node else queued(stack, service, now),
+            anew=bool(again and {t.spec_hash for t in now if _counts(t)} - again),
         )
 
     def _tasks(self, name: str) -> tuple[PlannedTask, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.node_view import node_words
 from orchestrator.control.mirror.released import spec_at
+from specs.states import ReleaseState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,22 @@ def users(cluster: Cluster) -> Users:
         if one.shown and (owner is None or owner.desired != "removed"):
             _note(found, cluster, one.spec)
     return found
+
+
+def needing(cluster: Cluster, content: str) -> dict[str, list[int]]:
+    """Return by stack the kept releases that ran well with a version of a secret or config.
+
+    Those of stacks too that were taken down: `rollback N` brings them back.
+    """
+    found: dict[str, list[int]] = defaultdict(list)
+    for (stack, number), release in sorted(cluster.releases.items()):
+        spec = spec_at(cluster, stack, number)
+        if spec is None or release.state is not ReleaseState.DEPLOYED:
+            continue
+        tasks = (service.task for service in spec.services.values())
+        if any(r.content == content for t in tasks for r in (*t.secrets, *t.configs)):
+            found[stack].append(number)
+    return dict(found)
 
 
 def _note(found: Users, cluster: Cluster, spec: StackSpec) -> None:

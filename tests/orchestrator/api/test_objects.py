@@ -59,7 +59,7 @@ async def test_each_kind_is_listed_shown_made_and_removed(there, kind):
     assert there.control.calls[-1] == ("make", body)
     there.control.rows_of_volumes = VolumeRows()
     _, answer = await there.call("DELETE", f"/v1/{kind}s/n")
-    assert answer == {"name": "n", "left": ""}
+    assert answer == {"name": "n", "left": "", "needed": ""}
     assert there.control.calls[-1] == ("drop", kind, "n")
     there.control.error = Conflict(f"{kind} n is in use by stack shop")
     problem = await there.problem("DELETE", f"/v1/{kind}s/n", 409)
@@ -93,4 +93,4 @@ async def test_a_volume_is_answered_when_its_data_is_gone_or_with_the_reason(
         while not there.control.calls:
             await asyncio.sleep(0.01)
         there.control.rows_of_volumes = VolumeRows()
-    assert (await asked)[1] == {"name": "n", "left": left}
+    assert (await asked)[1] == {"name": "n", "left": left, "needed": ""}

@@ -136,6 +136,15 @@ def test_rm_of_a_volume_whose_node_is_silent_says_so(cluster, corral):
     assert "node beta does not answer" in done.err
 
 
+@pytest.mark.parametrize("kind", ["secret", "config"])
+def test_rm_of_a_version_that_releases_had_says_which(cluster, corral, kind):
+    needed = "releases 1, 2 of stack shop had it: corral rollback to that is refused now"
+    cluster.on("DELETE", f"/v1/{kind}s/key", {"name": "key", "left": "", "needed": needed})
+    done = corral(kind, "rm", "key")
+    assert (done.code, done.out) == (0, "key\n")
+    assert f"{kind} key: {needed}" in done.err
+
+
 MAKING = [
     (["network", "create", "net"], {"name": "net", "subnets": [], "internal": False}),
     (

@@ -14,8 +14,10 @@ from orchestrator.control.planning.networks import REST
 from orchestrator.control.planning.reaper import CONTENT_GRACE
 from orchestrator.errors import Conflict, Invalid, NotFound, Unavailable
 from orchestrator.store.memory import MemoryStore
+from specs.api import Rollback
 from specs.objects import CreateContent, CreateNetwork, CreateVolume
 from specs.problems import Position
+from specs.states import ReleaseState as S
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Behaviour, PlainSealer, Rig
 
@@ -341,6 +343,63 @@ async def test_the_data_of_a_volume_waits_for_the_last_task_that_has_it():
 
 
 # ---- secrets and configs ----------------------------------------------------------------------
+
+
+async def had_by_two_and_not_now(rig, services, top):
+    for image in ("web:1", "web:2"):
+        await rig.up(project(web={**services["web"], "image": image}, top=top))
+        await rig.deployed()
+    await rig.up(project(web={"image": "web:3"}))
+    await rig.deployed()
+    return "releases 1, 2 of stack app had it: corral rollback to that is refused now"
+
+
+async def had_by_one_that_was_taken_down(rig, services, top):
+    await rig.up(project(**services, top=top))
+    await rig.deployed()
+    await gone(rig)
+    return "release 1 of stack app had it: corral rollback to that is refused now"
+
+
+async def had_by_one_that_failed(rig, services, top):
+    await rig.up(project(web={"image": "web:0"}))
+    await rig.deployed()
+    rig.how["web"] = Behaviour(exit_code=1, runs_for=0.1)
+    await rig.up(project(web={**services["web"], "restart": "no"}, top=top))
+    await rig.until(lambda: rig.release().state in (S.FAILED, S.ROLLED_BACK), within=900)
+    await gone(rig)
+    return ""
+
+
+async def only_in_the_file(rig, services, top):
+    await rig.up(project(web={}, top=top))
+    await rig.deployed()
+    await gone(rig)
+    return ""
+
+
+async def never_used(_rig, _services, _top):
+    return ""
+
+
+@pytest.mark.parametrize("kind", ["secrets", "configs"])
+@pytest.mark.parametrize(
+    "had",
+    [had_by_two_and_not_now, had_by_one_that_was_taken_down, had_by_one_that_failed,
+     only_in_the_file, never_used],
+)  # fmt: skip
+async def test_who_takes_a_version_away_hears_which_releases_had_it(kind, had):
+    word = kind.removesuffix("s")
+    async with Rig(nodes=2) as rig:
+        await rig.control.make(content("key", b"deep", secret=word == "secret"))
+        expected = await had(rig, *reading(kind, "key"))
+        dropped = await rig.control.drop(word, "key")
+        assert (dropped.name, dropped.needed) == ("key", expected)
+        if expected:
+            with pytest.raises(Invalid) as refused:
+                await rig.control.rollback("app", Rollback(key="k", to=1))
+            said = " ".join(problem.message for problem in refused.value.problems)
+            assert f"{word} key was removed since release 1" in said
 
 
 @pytest.mark.parametrize("kind", ["secrets", "configs"])

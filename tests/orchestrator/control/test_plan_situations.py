@@ -10,6 +10,7 @@ import pytest
 from orchestrator.cli.show import plans
 from orchestrator.errors import Invalid
 from specs.problems import Position
+from specs.states import TaskState
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
@@ -243,6 +244,78 @@ async def one_that_completed_is_not_run_again(rig):
     assert not any("app-job-1" in line for line in lines)
 
 
+def job(count=5, at_once=2, **more):
+    extra = {"x-corral": {"max_concurrent": at_once}} if at_once else {}
+    return {"deploy": {"mode": "replicated-job", "replicas": count}, **extra, **more}
+
+
+async def job_is_new(rig):
+    lines = await told(rig, project(work=job()))
+    at(lines, "+ work   new in the file   [5 completions, 2 at a time]", "+ app-work-1",
+       "+ app-work-2", "3 queued: begun as others complete",
+       "Plan: 2 to create, 0 to replace, 0 to remove, 0 kept on 2 nodes, 3 queued")  # fmt: skip
+
+
+async def job_all_at_once(rig):
+    lines = await told(rig, project(work=job(3, None)))
+    at(lines, "[3 completions]", "+ app-work-3", "Plan: 3 to create")
+    assert not any("queued" in line for line in lines)
+
+
+async def job_changed_while_it_runs(rig):
+    rig.how["work"] = Behaviour(exit_code=0, runs_for=60)
+    await runs(rig, project(work=job()))
+    lines = await told(rig, project(work=job(environment={"A": "2"})))
+    at(lines, "~ work   environment.A: 2   [5 completions, 2 at a time, all anew]", "~ app-work-1",
+       "3 queued", "2 to replace")  # fmt: skip
+    assert not any("down" in line or "serve" in line for line in lines), "it serves nobody"
+
+
+async def job_changed_after_it_completed(rig):
+    rig.how["work"] = Behaviour(exit_code=0, runs_for=20)
+    await runs(rig, project(work=job()))
+    await rig.until(
+        lambda: sum(t.state is TaskState.COMPLETE for t in rig.tasks()) == 5, within=300
+    )
+    assert await told(rig, project(work=job())) == [
+        "nothing to do: app runs as the file has it (release 1)"
+    ]
+    at(await told(rig, project(work=job(environment={"A": "2"}))),
+       "~ work", "[5 completions, 2 at a time, all anew]", "3 queued")  # fmt: skip
+    at(await told(rig, project(work=job(8))), "~ work   deploy.replicas: 5 -> 8",
+       "[5 -> 8 completions, 2 at a time]", "+ app-work-6", "+ app-work-7", "1 queued",
+       "Plan: 2 to create, 0 to replace, 0 to remove, 5 kept")  # fmt: skip
+
+
+async def job_wanted_less_often(rig):
+    rig.how["work"] = Behaviour(exit_code=0, runs_for=60)
+    await runs(rig, project(work=job()))
+    lines = await told(rig, project(work=job(1)))
+    at(lines, "~ work", "[5 -> 1 completions, 2 at a time]", "- app-work-2")
+    assert not any("queued" in line for line in lines)
+
+
+async def job_others_wait_for(rig):
+    rig.how["work"] = Behaviour(exit_code=0, runs_for=1)
+    web = after("service_completed_successfully", "work")
+    lines = await told(rig, project(work=job(), web=web))
+    at(lines, "+ work", "[5 completions, 2 at a time]", "+ app-work-5", "+ web", "6 to create")
+    assert not any("queued" in line for line in lines), "all of it is played"
+
+
+async def job_on_each_node(rig):
+    lines = await told(rig, project(work={"deploy": {"mode": "global-job"}}))
+    at(lines, "+ work   new in the file   [2 completions]", "2 to create")
+
+
+async def job_that_was_a_service(rig):
+    await runs(rig, project(work=replicas(2)))
+    lines = await told(rig, project(work=job()))
+    at(lines, "~ work", "~ deploy.mode: replicated -> replicated-job",
+       "3 queued: begun as others complete", "2 kept")  # fmt: skip
+    assert "[2 -> 5 completions, 2 at a time]" in lines[1]
+
+
 async def what_is_refused_is_refused(rig):
     with pytest.raises(Invalid):
         await told(rig, project(web={"depends_on": {"web": {"condition": "service_started"}}}))
@@ -253,7 +326,9 @@ SITUATIONS: tuple[Callable[[Rig], Awaitable[None]], ...] = (
     fewer_replicas, orphan_stays, orphan_goes, port_opened, volume_keeps_it, volume_made, drained,
     no_node_fits, constraint_nobody_satisfies, start_first_on_full_nodes, host_port_taken,
     restarted_with_what_it_depends_on, profile_off, not_built_yet, not_pulled_yet, secret_changed,
-    forced, network_subnet_changed, one_that_completed_is_not_run_again,
+    forced, network_subnet_changed, one_that_completed_is_not_run_again, job_is_new,
+    job_all_at_once, job_changed_while_it_runs, job_changed_after_it_completed,
+    job_wanted_less_often, job_others_wait_for, job_on_each_node, job_that_was_a_service,
     what_is_refused_is_refused,
 )  # fmt: skip
 
