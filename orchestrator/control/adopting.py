@@ -228,7 +228,7 @@ def _tasks(
     newest: Mapping[str, Stack],
     nodes: Mapping[str, Node],
 ) -> None:
-    draft = made.draft
+    draft, beside = made.draft, _beside(helds)
     stacks = cluster.stacks.keys() | newest.keys()
     for node, held in sorted(helds.items()):
         new = 0
@@ -237,7 +237,8 @@ def _tasks(
                 continue  # of an agent that did not say: the store's own word is all there is
             status = held.tasks.get(task)
             known = cluster.tasks.get(task)
-            draft.put_task(_task(assignment, node, known, status))
+            turn = {"turn": "beside"} if known is None and task in beside else {}
+            draft.put_task(_task(assignment, node, known, status).model_copy(update=turn))
             new += known is None
         gone = [t for t in cluster.by_node.get(node, {}).values() if t.id not in held.objects.tasks]
         for task_record in gone:
@@ -248,6 +249,31 @@ def _tasks(
     for task_id in sorted(cluster.unplaced):
         draft.delete_task(cluster.tasks[task_id])
     _oneoffs(made, cluster, helds, stacks)
+
+
+def _beside(helds: Mapping[str, HeldSet]) -> set[str]:
+    """Return the tasks that run beside those of an earlier release: canaries, whole new sets.
+
+    No assignment says so; of two tasks in a slot it is the newer, where the file asks for it.
+    """
+    slots: dict[tuple[str, str, int], list[Assignment]] = {}
+    releases: dict[str, KeptRelease] = {}
+    for held in helds.values():
+        releases.update(held.objects.releases)
+        for one in held.objects.tasks.values():
+            if one.desired in WANTED and one.spec_hash and one.oneoff is None:
+                slots.setdefault((one.stack, one.service, one.slot), []).append(one)
+    found = set()
+    for (stack, name, _), tasks in slots.items():
+        new = max(tasks, key=lambda one: one.release)
+        kept = releases.get(f"{stack}/{new.release}")
+        service = kept.spec.services.get(name) if kept is not None else None
+        if kept is None or service is None or {one.spec_hash for one in tasks} == {new.spec_hash}:
+            continue
+        canary = service.update.canary is not None and name not in kept.release.promoted
+        if canary or service.update.blue_green:
+            found.add(new.id)
+    return found
 
 
 def _oneoffs(
@@ -347,6 +373,7 @@ def _task(assignment: Assignment, node: str, known: Task | None, status: TaskSta
         addresses={one.network: one.address for one in assignment.networks},
         host_ports=ports,
         created_at=known.created_at if known is not None else 0.0,
+        turn=known.turn if known is not None else "",
         asked=known.asked if known is not None else 0,
         attempt=known.attempt if known is not None else 0,
         status=status or fallback,

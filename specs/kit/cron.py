@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -86,7 +87,8 @@ class Cron:
         for back in range(FARTHEST):
             at = day - dt.timedelta(days=back)
             if self._day(at):
-                found += [time for time in self._times(at, zone) if time <= now]
+                times = _times(self, at, zone)
+                found += times[: bisect_right(times, now)][-1:]
             # A day more, as the next one's first minutes may come before this one's last.
             if found and max(found) > _time(at, 0) - offset + SPAN:
                 break
@@ -108,7 +110,9 @@ class Cron:
         for ahead in range(FARTHEST + 3):
             at = day + dt.timedelta(days=ahead)
             if self._day(at):
-                found += [time for time in self._times(at, zone) if time > now]
+                times = _times(self, at, zone)
+                place = bisect_right(times, now)
+                found += times[place : place + 1]
             if found and min(found) < _time(at, 0) - offset - SPAN:
                 break
         return min(found)
@@ -128,15 +132,6 @@ class Cron:
                 return at
             at += step
         return None
-
-    def _times(self, day: dt.date, zone: dt.tzinfo) -> list[float]:
-        """Return when it is due on a day of the zone, in no order."""
-        found = []
-        for hour in self.hours:
-            for minute in self.minutes:
-                local = dt.datetime(day.year, day.month, day.day, hour, minute, tzinfo=zone)
-                found += _instants(local, follows=self.hours == HOURS)
-        return found
 
     def _before(self, now: float) -> float | None:
         at = dt.datetime.fromtimestamp(now, dt.UTC).replace(second=0, microsecond=0)
@@ -174,6 +169,27 @@ class Cron:
                 if hour * 60 + minute <= limit:
                     return hour * 60 + minute
         return None
+
+
+# Days about a change of the clock are looked at by the minute; many questions are about the same.
+@lru_cache(maxsize=64)
+def _times(cron: Cron, day: dt.date, zone: dt.tzinfo) -> tuple[float, ...]:
+    """Return when it is due on a day of the zone, in order."""
+    offset = _offset(zone, _time(day, 0))
+    begin = _time(day, 0) - offset
+    end = begin + 24 * 3600
+    if all(_offset(zone, at) == offset for at in (begin - SPAN, begin, end, end + SPAN)):
+        return tuple(
+            begin + 3600 * hour + 60 * minute
+            for hour in sorted(cron.hours)
+            for minute in sorted(cron.minutes)
+        )
+    found = []
+    for hour in cron.hours:
+        for minute in cron.minutes:
+            local = dt.datetime(day.year, day.month, day.day, hour, minute, tzinfo=zone)
+            found += _instants(local, follows=cron.hours == HOURS)
+    return tuple(sorted(found))
 
 
 def _time(day: dt.date, minutes: int) -> float:

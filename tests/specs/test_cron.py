@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.schedule import due
 from specs.kit import cron as crons
 from specs.kit.cron import Cron, NoZone, zone_of
+from specs.schedule import ScheduleSpec
 
 
 def at(text):
@@ -241,6 +243,25 @@ def test_it_agrees_with_looking_at_every_minute(fields, name, begin, later):
         now -= 1
     assert back == found[::-1], "law: before and after agree"
     assert cron.count(begin - 1, end - 1, 5000, zone) == len(found)
+
+
+@pytest.mark.parametrize("cron", ["0-59 2 * * *", "* 0-22 * * *", "*/5 2 29 2 *", "* 2 * * sun"])
+@pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25", "2026-06-14"])
+def test_missed_times_about_a_change_of_the_clock_take_few_steps(cron, day, monkeypatch):
+    """However many were missed, each minute of the days about the change is looked at once."""
+    crons._times.cache_clear()
+    looked, instants = [], crons._instants
+    monkeypatch.setattr(
+        crons, "_instants", lambda at, **how: looked.append(at) or instants(at, **how)
+    )
+    spec = ScheduleSpec(cron=cron, timezone="Europe/Berlin")
+    now = at(f"{day}T12:00")
+    due(spec, "app", now - 86400, now, going=0)
+    assert len(looked) == len(set(looked))
+    assert len({one.date() for one in looked}) <= 6
+    before = len(looked)
+    due(spec, "app", now - 86400 + 60, now + 60, going=0)
+    assert len(looked) == before, "the next look does not look at them again"
 
 
 def test_a_zone_that_is_not_known(monkeypatch, tmp_path):
