@@ -82,13 +82,7 @@ def asked(
         project = projects.with_profiles_of(session.flags, args.services)
         request = deploy.body(
             args,
-            model=project.model,
-            origins=project.origins,
-            contents=projects.contents(project, args.services, dependencies=not args.no_deps),
-            directory=project.working_dir,
-            known=tuple(project.disabled),
-            files=project.files,
-            environ=project.environment,
+            project,
             again=again(project.model) if again is not None else (),
         )
         reaching.send_files(session.client, request, now)

@@ -231,6 +231,8 @@ def _rest(plan: Json) -> Iterator[str]:
         yield f"  orphans left as they are: {', '.join(plan['orphans'])} (--remove-orphans)"
     if plan.get("cut"):
         yield f"  not the whole plan: {plan['cut']}"
+    if plan.get("by_hand"):
+        yield f"  it waits before the rest: {plan['by_hand']}"
 
 
 def _image(image: Json) -> str:
