@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from orchestrator.api import named
+from orchestrator.api.logs import StackLogs
+from orchestrator.contracts import LogQuery
+from specs.api import Standby
 from specs.oneoff import OneOff
 from specs.stack import ServiceSpec, TaskSpec
 from specs.states import Desired, TaskState
@@ -98,3 +104,56 @@ async def test_one_that_has_just_gone_is_stopped_and_removed(shop):
     assert [call for call in shop.control.calls if call[0] in ("stop", "forget")] == [], (
         "law: a name that means nothing any more never means everything"
     )
+
+
+@pytest.fixture
+async def blue_green(api):
+    """One web that serves, and beside it the old one, which stands by."""
+    api.add_stack(standby={"web": Standby(hashes=("old",), since=1.0, until=9e9)})
+    await api.add_node()
+    await api.add_task("older", spec_hash="old", created_at=1.0)
+    await api.add_task("newer", created_at=2.0, release=1)
+    return api
+
+
+@pytest.mark.parametrize("word", ["web", "web-1", "shop-web-1", "shop_web_1", "newer"])
+async def test_what_stands_by_is_not_meant_by_its_service_or_name(blue_green, word):
+    shop = blue_green
+    for what in ("usage", "processes"):
+        _, answer = await shop.call("GET", f"/v1/stacks/shop/{what}?service={word}")
+        assert [row["id"] for row in answer["tasks"]] == ["newer"]
+    await shop.call("POST", "/v1/stacks/shop/signal", json={"number": 1, "services": [word]})
+    assert shop.agents.signals == [("n1", 1, ("newer",))]
+    if word != "web":  # of a whole service it is the control that picks: see test_rollback
+        body = {"services": [word], "paused": True}
+        await shop.call("POST", "/v1/stacks/shop/pause", json=body)
+        assert shop.control.calls[-1] == ("pause", "shop", (), True, ["newer"])
+        assert named.restarting(shop.cluster, "shop", [word]) == ((), ("newer",))
+    if word == "shop-web-1":
+        _, task = await shop.call("GET", f"/v1/tasks/{word}")
+        assert task["id"] == "newer"
+
+
+@pytest.mark.parametrize("word", ["older", "olde"])
+async def test_what_stands_by_is_called_by_its_id(blue_green, word):
+    _, answer = await blue_green.call("GET", f"/v1/stacks/shop/processes?service={word}")
+    assert [row["id"] for row in answer["tasks"]] == ["older"]
+
+
+async def test_a_row_says_what_stands_by(blue_green):
+    _, answer = await blue_green.call("GET", "/v1/stacks/shop/tasks")
+    assert {row["id"]: row["beside"] for row in answer["tasks"]} == {
+        "older": "stands by",
+        "newer": "",
+    }
+
+
+async def test_logs_are_followed_of_those_that_serve(blue_green):
+    shop = blue_green
+    await shop.agents.add("older", LogLine(stream="stdout", time=1.0, line="older"))
+    await shop.agents.add("newer", LogLine(stream="stdout", time=2.0, line="newer"))
+    lines = StackLogs(shop.parts, "shop", frozenset({"web"}), LogQuery(follow=True)).lines()
+    async with asyncio.timeout(30):
+        first = await anext(lines)
+        await lines.aclose()
+    assert first[0].line == "newer"
