@@ -61,3 +61,52 @@ def test_a_node_that_does_not_know_leases_never_gets_it(folder):
     task = compiled(folder).services["db"].task
     assert skew.unfit(task, 1) == "x-corral.exclusive"
     assert not skew.unfit(task, 2)
+
+
+@pytest.mark.parametrize("value", ["'true'", "yes", "'yes'", "on", "'${EX:-true}'"])
+def test_what_is_true_as_text_is_true(folder, value):
+    """Law: a setting that keeps data whole is honoured or refused, never dropped."""
+    assert compiled(folder, value=value).services["db"].task.exclusive
+    with pytest.raises(SpecError, match="one copy, not 2"):
+        compiled(folder, "scale: 2", value)
+
+
+@pytest.mark.parametrize("value", ["'false'", "no", "'${EX:-off}'"])
+def test_what_is_false_as_text_is_false(folder, value):
+    assert not compiled(folder, "scale: 2", value).services["db"].task.exclusive
+
+
+@pytest.mark.parametrize("value", ["1", "maybe", "''", "[true]", "{a: 1}", "2.5"])
+def test_what_is_neither_is_refused_where_it_is_written(folder, value):
+    with pytest.raises(SpecError) as caught:
+        compiled(folder, value=value)
+    (problem,) = caught.value.problems
+    assert "is neither true nor false" in problem.message
+    assert problem.hint == "write true or false"
+    assert ":6:" in str(problem.position), "file, line and column"
+
+
+ELSEWHERE = {
+    "volumes: {v: {x-corral: {per_slot: maybe}}}": "is neither true nor false",
+    "volumes: {v: {x-corral: 3}}": "x-corral is a mapping, not 3",
+    "x-corral: 7": "x-corral is a mapping, not 7",
+    "services: {a: {image: 'a:1', x-corral: []}}": "x-corral is a mapping, not []",
+    "services: {a: {image: 'a:1', x-corral: x}}": "x-corral is a mapping, not 'x'",
+}
+
+
+@pytest.mark.parametrize("lines", ELSEWHERE)
+def test_no_setting_of_ours_is_dropped(folder, lines):
+    more = "" if lines.startswith("services") else "services: {a: {image: 'a:1'}}\n"
+    project = folder.load(f"{more}{lines}\n")
+    with pytest.raises(SpecError) as caught:
+        compile_stack(project.model, project.origins, "demo")
+    (problem,) = caught.value.problems
+    assert ELSEWHERE[lines] in problem.message
+
+
+def test_a_volume_per_slot_may_be_asked_for_by_a_variable(folder):
+    project = folder.load(
+        "services: {a: {image: 'a:1'}}\nvolumes: {v: {x-corral: {per_slot: '${P:-true}'}}}\n"
+    )
+    assert compile_stack(project.model, project.origins, "demo")[0].volumes["v"].per_slot
