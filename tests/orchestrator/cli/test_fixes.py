@@ -10,7 +10,7 @@ import pytest
 from orchestrator.cli import parsers
 
 GOLDENS = Path(__file__).parents[1] / "control" / "why"
-PROPOSED = re.compile(r"^ +(?:fix|or): (.*)$", re.M)
+PROPOSED = re.compile(r"^ +(?:fix|or): (.*)$", re.MULTILINE)
 COMMAND = re.compile(r"\bcorral (.*?)(?= and corral |$)")
 
 
