@@ -53,7 +53,6 @@ class _Compiler:
         self.verdicts = Verdicts(project, self.findings)
 
     def run(self) -> tuple[StackSpec, list[Problem]]:
-        self.project = self.verdicts.project = self.verdicts.settled_extensions()
         self.verdicts.apply_table()
         naming.check(self.project, self.name, self.verdicts)
         limits.check(self.project, self.verdicts)

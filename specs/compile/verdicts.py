@@ -6,14 +6,12 @@ a value. One :class:`Verdicts` lives for one compilation.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specs.compile.support import EXTENSIONS, KeyVerdict, support_of
 from specs.compile.values import duration_seconds
 from specs.compose.reading.tree import mark_of
-from specs.units import parse_bool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,54 +133,6 @@ class Verdicts:
                     f"known here: {', '.join(sorted(known)) or 'none'}",
                     code="unknown-key",
                 )
-
-    def settled_extensions(self) -> Json:
-        """Return the project with the truth values of ``x-corral`` as such; refuse other ones.
-
-        A variable's value is text, ``true`` too: what was left as text would mean nothing.
-        """
-        project = {**self.project, "x-corral": self._settled(self.project, "")}
-        if "x-corral" not in self.project:
-            del project["x-corral"]
-        for section in sorted({key.partition(".*.")[0] for key in EXTENSIONS if ".*." in key}):
-            held = self.project.get(section)
-            if isinstance(held, dict):
-                project[section] = {
-                    name: {**one, "x-corral": self._settled(one, f"{section}.{name}.")}
-                    if isinstance(one, dict) and "x-corral" in one
-                    else one
-                    for name, one in held.items()
-                }
-        return project
-
-    def _settled(self, holder: Json, path: str) -> Any:
-        extension = holder.get("x-corral")
-        if extension is None:
-            return None
-        if not isinstance(extension, dict):
-            self.refuse(
-                f"{path}x-corral",
-                f"x-corral is a mapping, not {extension!r}",
-                "write the settings below it",
-            )
-            return {}
-        section = path.partition(".")[0]
-        return {
-            key: self._truth(f"{path}x-corral.{key}", value)
-            if (known := EXTENSIONS.get(f"{section}.*.x-corral.{key}")) is not None
-            and known.schema == {"type": "boolean"}
-            else value
-            for key, value in extension.items()
-        }
-
-    def _truth(self, path: str, value: Any) -> bool:
-        if value is None or isinstance(value, bool):
-            return bool(value)
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError):
-                return parse_bool(value)
-        self.refuse(path, f"{value!r} is neither true nor false", "write true or false")
-        return False
 
     def duration(self, holder: Json, path: str) -> float | None:
         """Return the seconds at the last key of ``path``; None where nothing is written."""
