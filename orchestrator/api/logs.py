@@ -132,9 +132,24 @@ class StackLogs:
             ):
                 self._seen.add(task.id)
                 merge.add(self._of_task(task), name=task.id)
+        iterations = {
+            iteration.task
+            for record in self._parts.cluster.schedules.values()
+            if record.stack == self._stack
+            for iteration in record.iterations
+        }
         for one in list(self._parts.cluster.oneoffs.values()):
-            # As in Compose not among a service's; by its name it is to be had.
-            mine = one.stack == self._stack and one.task.name in {*self._services, *self._named}
+            # As in Compose not among a service's, by its name it is to be had; an iteration of a
+            # schedule is what its service runs.
+            mine = one.stack == self._stack and (
+                one.task.name in {*self._services, *self._named}
+                or (
+                    one.id in iterations
+                    and one.shown
+                    and one.task.state not in _NOT_YET
+                    and (not self._followed or one.task.service in self._services)
+                )
+            )
             if mine and one.id not in self._seen and one.task.node is not None:
                 self._seen.add(one.id)
                 merge.add(self._of_task(one.task), name=one.id)
@@ -146,7 +161,11 @@ class StackLogs:
     async def _follow_tasks(self, merge: LogMerge) -> None:
         """Add tasks as they appear; end when no more will, or the stack is gone."""
         cluster = self._parts.cluster
-        mine = (f"{keys.TASKS}{self._stack}/", keys.STACKS, keys.RELEASES)
+        mine = (
+            *(f"{kind}{self._stack}/" for kind in (keys.TASKS, keys.ONEOFFS, keys.SCHEDULES)),
+            keys.STACKS,
+            keys.RELEASES,
+        )
         while goes_on(cluster, self._stack, self._followed):
             try:
                 self._add_tasks(merge)

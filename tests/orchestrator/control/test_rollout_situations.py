@@ -154,6 +154,8 @@ PAUSE, BACK, GOES_ON = (
 )
 FIRST = {"order": "start-first"}
 CRASHES = Behaviour(exit_code=1, runs_for=1.0, again=True)
+LATER = Behaviour(exit_code=1, runs_for=2.0, again=True)
+HELD = {"monitor": "1s", "delay": "6s"}
 NOWHERE = {"deploy": {"placement": {"constraints": ["node.labels.none == yes"]}}}
 
 
@@ -190,6 +192,18 @@ ROWS = {
     ),
     "crash in monitor, start-first, rollback": Row(
         "rolled_back", ALL_OLD, 0, new=CRASHES, update={**FIRST, **BACK}
+    ),
+    "crash after monitor and within delay, pause": Row(
+        *("failed", {"web:1": 3}, 1), new=LATER, update={**PAUSE, **HELD}, says="paused"
+    ),
+    "crash after monitor and within delay, rollback": Row(
+        *("rolled_back", ALL_OLD, 1),
+        new=LATER,
+        update={**BACK, **HELD},
+        says="rolled back to release 1",
+    ),
+    "crash after monitor and within delay, start-first, rollback": Row(
+        "rolled_back", ALL_OLD, 1, new=LATER, update={**FIRST, **BACK, **HELD}
     ),
     "cannot be prepared": Row(
         "failed", ALL_OLD, 0, 1, new=Behaviour(reject="bad mount"), says="bad mount"
