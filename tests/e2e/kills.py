@@ -87,6 +87,7 @@ COMMANDS = ("change", "scale", "restart", "run", "again", "stop", "volume")
 # What is changed or built is new each time: a host lives through many tests, and what it has seen
 # (a secret's version, a layer) leads a daemon past the places where it is made.
 NUMBERS = itertools.count(1)
+LATER = 3.0  # seconds after which a request of a killed command has been heard, or never is
 LATE = 30.0  # seconds in which a place must be reached that the command leads to
 
 
@@ -357,7 +358,11 @@ class Life:
 
         if one.command == "stop":
             self.corral("start", "roll")
-        self.corral.until(f"{one}: all of it or nothing", whole, 90)
+        number = -1
+        while number != self.newest()["number"]:  # what was on its way when the command died
+            number = self.newest()["number"]
+            self.corral.until(f"{one}: all of it or nothing", whole, 90)
+            time.sleep(LATER)
         self.corral.env["VERSION"] = str(self.version)
 
     def tell(self) -> str:

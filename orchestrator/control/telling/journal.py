@@ -11,6 +11,7 @@ Nothing here decides anything, and what it keeps in memory is made anew by ``loa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Protocol
@@ -46,6 +47,7 @@ ALIKE = 5  # of one moment: more than so many of a service and kind are told as 
 SINGLE = 3  # times that something happens within WINDOW before it is only counted
 WINDOW = 900.0  # seconds; more than the longest back-off between two runs of an agent
 LONGEST = 600  # characters of a message
+PATIENCE = 5.0  # seconds until a controller that just began knows what there is
 WAITING = 1000  # events that wait for a transaction while the store cannot be written
 READ = 64  # records read before others get their turn
 NAMED = 16  # nodes named in one event
@@ -93,6 +95,7 @@ class EventJournal:
         self._counts: dict[str, int] = {}  # stack -> events
         # What happened lately -> how often, the record that counts it, as it is.
         self._folds: OrderedDict[Slot, tuple[int, str, Event]] = OrderedDict()
+        self._loaded = asyncio.Event()
         cluster.journal = self
 
     @property
@@ -100,9 +103,14 @@ class EventJournal:
         """Whether something is to be written that belongs to no record's change."""
         return bool(self._waiting)
 
-    @property
-    def stacks(self) -> frozenset[str]:
-        """Return the stacks of which something is kept, gone ones too."""
+    async def stacks(self) -> frozenset[str]:
+        """Return the stacks of which something is kept, gone ones too.
+
+        A controller that just began waits a moment until it knows what an earlier one left.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._loaded.wait()
         return frozenset(stack for stack, count in self._counts.items() if stack and count > 0)
 
     async def load(self) -> None:
@@ -115,6 +123,7 @@ class EventJournal:
         for key, (_, _, size) in fresh.items():  # written while we read
             if key not in self._kept:
                 self._add(key, size)
+        self._loaded.set()
 
     def _add(self, key: str, size: int) -> None:
         stack, at, count = keys.event_parts(key)

@@ -19,6 +19,7 @@ from orchestrator.cli.show import why as show
 from orchestrator.contracts import EventQuery
 from orchestrator.control.telling.words import node_words, words_of
 from orchestrator.errors import NotFound
+from orchestrator.store import keys
 from specs.kit.log import ASKED_BY
 from specs.task import Run
 from tests.fakes.simulator import Behaviour
@@ -471,3 +472,26 @@ async def test_it_is_asked_without_writing_anything():
         await rig.control.why("web", "app")
         assert rig.cluster.revision == before
         assert await rig.control.journal.read(EventQuery("app")) == events
+
+
+async def test_a_controller_that_just_began_knows_what_is_gone():
+    """It asks its store for the events beside all else: who asks at once waits for that."""
+    async with Rig() as rig:
+        await rig.up(project(web={}))
+        await rig.deployed()
+        await rig.control.remove("app", volumes=False, timeout=None)
+        await rig.until(lambda: "app" not in rig.cluster.stacks)
+        await rig.halt()
+        read, held = rig.store.list, asyncio.Event()
+
+        async def slow(prefix):
+            if prefix == keys.EVENTS:
+                await held.wait()
+            return await read(prefix)
+
+        rig.store.list = slow
+        await rig.boot()
+        asked = asyncio.ensure_future(rig.control.why("stack/app", "app"))
+        await asyncio.sleep(1.0)
+        held.set()
+        assert "was removed" in (await asked).answer
