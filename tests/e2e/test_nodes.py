@@ -197,3 +197,42 @@ def test_a_new_machine_takes_the_place_of_a_lost_one(lab, first):
     for host in (n2, n3):
         left = leaks.settled(lambda host=host: leaks.of_host(host), before[host.name])
         assert not left, "\n".join(left)
+
+
+RUNS = """
+name: app
+services:
+  web:
+    image: busybox
+    command: [sleep, "100000"]
+    stop_grace_period: 1s
+    volumes: ["data:/data"]
+    deploy: {mode: global, placement: {constraints: ["node.labels.zone == a"]}}
+volumes: {data: {}}
+"""
+# The supervisor, the agent and its name server, all at once: nobody can start another.
+KILL = "kill -9 $(pgrep -f '[s]upervisor.py|[-]m agent')"
+
+
+@pytest.mark.timeout(400)  # two joins, two ends
+def test_what_runs_on_a_machine_ends_with_uninstall_whoever_still_serves_there(lab, first):
+    healthy, dead = hosts = lab.host("n2"), lab.host("n3")
+    before = {host.name: leaks.of_host(host) for host in hosts}
+    for host in hosts:
+        add(first, host, "--label", "zone=a")
+    first.write("/root/app/compose.yaml", RUNS)
+    first.run(["sh", "-ec", "cd /root/app && corral up -d"], timeout=240)
+    for host in hosts:
+        assert host.run(["pgrep", "-x", "conmon"]).stdout, "a container runs"
+    dead.run(["sh", "-c", KILL])
+    assert healthy.run(["/opt/corral/uninstall"], timeout=240, check=False).returncode == 0
+    volumes = "/var/lib/corral/agent/volumes"
+    assert healthy.run(["ls", volumes]).stdout, "named volumes stay"
+    healthy.run(["rm", "-rf", "/var/lib/corral"])
+    done = dead.run(["/opt/corral/uninstall", "--purge"], timeout=240, check=False)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "cannot" not in done.stderr
+    for host in hosts:
+        left = leaks.settled(lambda host=host: leaks.of_host(host), before[host.name])
+        assert not left, "\n".join(left)
