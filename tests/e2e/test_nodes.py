@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests import leaks, warm
 from tests.lab_fixtures import end_cluster
 
 pytestmark = pytest.mark.real
+CHECKOUT = Path(__file__).parents[2]
 IDENTITY = "/root/.ssh/id_ed25519"
 
 
@@ -220,8 +223,9 @@ def test_what_runs_on_a_machine_ends_with_uninstall_whoever_still_serves_there(l
     before = {host.name: leaks.of_host(host) for host in hosts}
     for host in hosts:
         add(first, host, "--label", "zone=a")
-    first.write("/root/app/compose.yaml", RUNS)
-    first.run(["sh", "-ec", "cd /root/app && corral up -d"], timeout=240)
+    first.run([sys.executable, str(CHECKOUT / "scripts/base_images.py"), "busybox"], timeout=240)
+    first.write("/tmp/app/compose.yaml", RUNS)
+    first.run(["sh", "-ec", "cd /tmp/app && corral up -d; rm -r /tmp/app"], timeout=240)
     for host in hosts:
         assert host.run(["pgrep", "-x", "conmon"]).stdout, "a container runs"
     dead.run(["sh", "-c", KILL])
