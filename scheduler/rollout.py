@@ -227,7 +227,7 @@ def _failed(entry: _Slot, update: UpdateConfig, release: int) -> bool:
         return False
     if not new.was_ready:
         return new.restarts >= CRASHES or new.sick_since is not None
-    return new.restarts > 0 and new.lived < update.monitor
+    return new.restarts > 0 and new.lived < update.trial
 
 
 def _again(entry: _Slot, now: float) -> float:

@@ -6,7 +6,8 @@ on them start, from the first moment on; only the verdict waits.
 
 A health check that passed says enough by itself. Without one a task that starts is not yet
 a task that works, so it is given ``TRIAL``. Where trouble is likelier it is the service's
-monitor time (``update_config.monitor``): after an update, and once anything has exited.
+monitor time (``update_config.monitor``, of an update at least its ``delay``): after an update,
+and once anything has exited.
 """
 
 from __future__ import annotations

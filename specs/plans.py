@@ -148,6 +148,7 @@ class Plan(Model):
     nodes: tuple[str, ...] = ()
     hint: str = ""
     cut: str = ""  # why the end was not played
+    by_hand: str = ""  # what somebody has to decide meanwhile; the rest is as it goes on then
     takes: float = 0.0  # seconds until all of it serves, as far as one can tell
 
     def count(self, does: Does) -> int:

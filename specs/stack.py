@@ -326,6 +326,15 @@ class UpdateConfig(Model):
     blue_green: bool = False
     keep_old: float = KEEP_OLD
 
+    @property
+    def trial(self) -> float:
+        """For how long after it came up the end of a new task counts against the update, seconds.
+
+        At least until the next one may follow: what dies within ``delay`` is this update's fault.
+        ``monitor`` 0: it is not watched.
+        """
+        return max(self.monitor, self.delay) if self.monitor > 0 else 0.0
+
 
 class ServiceSpec(Model):
     """One service: the template of its tasks, and how many, where, in which order."""

@@ -188,6 +188,11 @@ class Task(Model):
         """Return the task with what it waits for before it may go on; empty: for nothing."""
         return self.model_copy(update={"pending_reason": reason})
 
+    def with_release(self, release: int) -> Task:
+        """Return the task, which has no node yet, as one of another release of the same spec."""
+        assert self.node is None, f"{self.id} is on {self.node}: it keeps the release it came with"
+        return self.model_copy(update={"release": release})
+
     def with_turn(self, turn: Literal["beside", "after"]) -> Task:
         """Return the task, to run beside the one it replaces or after it."""
         return self.model_copy(update={"turn": turn})

@@ -11,6 +11,7 @@ from orchestrator.control.mirror import times
 from orchestrator.control.mirror.released import spec_in_force, task_spec
 from orchestrator.control.mirror.serving import is_ready, queued, serving
 from orchestrator.control.telling.words import (
+    failed_words,
     is_complete,
     job_words,
     node_words,
@@ -37,14 +38,16 @@ S = TaskState
 
 
 def stack_row(cluster: Mirror, stack: Stack) -> StackRow:
-    detail = stack_detail(cluster, stack)
+    detail, failed = stack_detail(cluster, stack), ""
+    if detail.status == "degraded":
+        failed = failed_words(cluster, stack, cluster.tasks_of(stack.name))
     return StackRow(
         name=stack.name,
         status=detail.status,
         release=stack.release,
         services=len(detail.services),
         tasks=detail.tasks,
-        reason=detail.reason,
+        reason=detail.reason or failed,
         orphans=tuple(row.name for row in detail.services if row.carried == "orphan"),
         containers=container_counts(cluster, cluster.tasks_of(stack.name)),
         config_files=stack.config_files,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 
+from orchestrator.cli import project as projects
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.client.http import quote
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
+    from orchestrator.cli.loaded import Loaded
     from orchestrator.client.client import Client
 
 
@@ -73,32 +75,21 @@ def made_by(directory: str = "", message: str | None = None) -> dict[str, Any]:
     return found
 
 
-def body(
-    args: argparse.Namespace,
-    *,
-    model: Mapping[str, Any],
-    origins: Mapping[str, Mapping[str, Any]],
-    contents: Mapping[str, str],
-    directory: str = "",
-    known: Sequence[str] = (),
-    environ: Mapping[str, str] | None = None,
-    again: Sequence[str] = (),
-    files: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Return the Deploy body (specs.api.Deploy) for these arguments of `up`.
+def body(args: argparse.Namespace, project: Loaded, *, again: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the Deploy body (specs.api.Deploy) for these arguments of `up`. Raises CliError.
 
-    ``known`` are the file's services whose profile is off; ``environ`` has the variables of
-    the process and of ``.env``; ``again`` are services that run even if they completed before;
-    ``files`` are the Compose files.
+    ``again`` are services that run even if they completed before.
     """
     scale = scales(args.scale)
-    known_services(model, args.services)
-    known_services(model, scale)
+    contents = projects.contents(project, args.services, dependencies=not args.no_deps)
+    known_services(project.model, args.services)
+    known_services(project.model, scale)
+    orphans = args.remove_orphans or _switch(project.environment, "COMPOSE_REMOVE_ORPHANS")
     request: dict[str, Any] = {
         "key": os.urandom(16).hex(),
-        "project": dict(model),
-        "directory": directory,
-        "origins": dict(origins),
+        "project": dict(project.model),
+        "directory": project.working_dir,
+        "origins": dict(project.origins),
         "contents": dict(contents),
         "client": client_identity(),
         "services": list(args.services),
@@ -106,12 +97,12 @@ def body(
         "build": "always" if args.build else "never" if args.no_build else "missing",
         "pull": args.pull,
         "force_recreate": args.force_recreate,
-        "remove_orphans": args.remove_orphans or _switch(environ, "COMPOSE_REMOVE_ORPHANS"),
-        "known": sorted(known),
+        "remove_orphans": orphans,
+        "known": sorted(project.disabled),  # their profile is off
         "no_deps": args.no_deps,
         "always_recreate_deps": args.always_recreate_deps,
-        "config_files": list(files),
-        "by": made_by(directory, getattr(args, "message", None)),
+        "config_files": list(project.files),
+        "by": made_by(project.working_dir, getattr(args, "message", None)),
     }
     if args.deadline is not None:
         request["deadline"] = args.deadline
@@ -153,9 +144,8 @@ def show(warnings: Iterable[dict[str, Any]]) -> None:
         findings.show_json(found)
 
 
-def _switch(environ: Mapping[str, str] | None, name: str) -> bool:
-    found = os.environ if environ is None else environ
-    return (found.get(name) or "").lower() in ("1", "true", "t", "y", "yes")
+def _switch(environ: Mapping[str, str], name: str) -> bool:
+    return (environ.get(name) or "").lower() in ("1", "true", "t", "y", "yes")
 
 
 def send(client: Client, stack: str, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,11 +24,41 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 FORMAT = 1
 GLANCE = 0.3  # seconds of the controller's work for what nobody asked for
-# Of a request (specs.api.Deploy): what the file alone does not say, kept with its plan.
-OPTIONS = (
-    *("services", "scale", "build", "pull", "force_recreate", "remove_orphans", "no_deps"),
-    *("always_recreate_deps", "deadline", "timeout", "renew_volumes", "no_recreate", "no_start"),
-)
+
+
+def _yes_or_no(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(each) is int for each in value.values())
+
+
+def _seconds(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _word(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+# Of a request (specs.api.Deploy): what the file alone does not say, kept with its plan; and what
+# says whether a file's value of it is one.
+SHAPES: dict[str, Callable[[Any], bool]] = {
+    "services": _names,
+    "scale": _counts,
+    "build": _word,
+    "pull": _word,
+    "deadline": _seconds,
+    "timeout": _seconds,
+    **dict.fromkeys(("force_recreate", "remove_orphans", "no_deps", "no_start"), _yes_or_no),
+    **dict.fromkeys(("always_recreate_deps", "renew_volumes", "no_recreate"), _yes_or_no),
+}
+OPTIONS = tuple(SHAPES)
 
 # Words of the command line that say what OPTIONS do.
 FLAGS = (
@@ -52,13 +82,7 @@ def asked(
         project = projects.with_profiles_of(session.flags, args.services)
         request = deploy.body(
             args,
-            model=project.model,
-            origins=project.origins,
-            contents=projects.contents(project, args.services, dependencies=not args.no_deps),
-            directory=project.working_dir,
-            known=tuple(project.disabled),
-            files=project.files,
-            environ=project.environment,
+            project,
             again=again(project.model) if again is not None else (),
         )
         reaching.send_files(session.client, request, now)
@@ -148,12 +172,23 @@ def read(path: str) -> dict[str, Any]:
             kept = json.load(file)
     except OSError as exc:
         raise CliError(f"{path}: {exc.strerror}", "corral plan -o FILE makes one") from None
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested without an end
         kept = None
-    whole = isinstance(kept, dict) and isinstance(kept.get("plan"), dict)
-    if not whole or kept.get("format") != FORMAT or not kept["plan"].get("decision"):
-        raise CliError(f"{path} is no plan of this version of corral", "corral plan -o FILE")
+    if not _is_kept(kept):
+        raise CliError(f"{path} is no plan of this version: make it again (corral plan -o FILE)")
     return dict(kept)
+
+
+def _is_kept(kept: Any) -> bool:
+    """Say whether this is what ``save`` wrote; a newer controller's plan may have more keys."""
+    if not isinstance(kept, dict) or kept.get("format") != FORMAT:
+        return False
+    plan, options = kept.get("plan"), kept.get("options")
+    if not isinstance(plan, dict) or not isinstance(options, dict):
+        return False
+    named = all(plan.get(key) and isinstance(plan[key], str) for key in ("stack", "decision"))
+    fits = all(SHAPES[name](value) for name, value in options.items() if name in SHAPES)
+    return named and fits and plans.is_told(plan)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from orchestrator.control.telling.words import (
     SHOWN,
     node_words,
     service_counts,
+    serving_words,
     stack_status,
     tied,
     words_of,
@@ -323,7 +324,7 @@ def of_service(pass_: Pass, stack: str, name: str, events: Sequence[Event], now:
     amiss = [t for t in tasks if t.live and not is_ready(cluster, t)]
     amiss = amiss or [t for t in tasks if t.state in FINAL and not _replaced(t, tasks)]
     amiss.sort(key=lambda t: (t.slot, t.created_at))
-    answer = f"{name} of {stack}: {serve} of {wanted} serve"
+    answer = f"{name} of {stack}: {serving_words(cluster, record, name, tasks)}"
     nodes: tuple[WhyNode, ...] = ()
     helps: list[str] = []
     down = record.desired != "up" or name in record.stopped_services
@@ -343,6 +344,8 @@ def of_service(pass_: Pass, stack: str, name: str, events: Sequence[Event], now:
         first = of_task(pass_, amiss[0], events, now)
         because += [line for line in first.because if line not in because]
         nodes, helps = first.nodes, list(first.helps)
+        if (made := _service(cluster, amiss[0])) and made.is_job and amiss[0].state in FINAL:
+            helps.append("corral up of the same file runs again what failed")
     if record.desired != "up":
         answer += f"; the stack is {record.desired}"
     elif name in record.stopped_services:

@@ -11,6 +11,8 @@ import contextlib
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orchestrator.control.mirror.cluster import Cluster
     from scheduler.steps import Steps
 
@@ -19,10 +21,30 @@ T = TypeVar("T")
 TURN = 250  # tasks looked at before others get their turn: some 5 ms
 
 
+class _Moved(Exception):
+    """What a decision is about is not any more what it was when it began."""
+
+
 async def in_turns(cluster: Cluster, steps: Steps[T]) -> T | None:
     """Decide in steps and let the event loop turn in between; None: what it is about moved."""
-    done, began = 0, cluster.changes
-    with cluster.held(), contextlib.closing(steps):
+    began = cluster.changes
+
+    def look() -> None:
+        if cluster.changes != began:
+            raise _Moved
+
+    with cluster.held(), contextlib.suppress(_Moved):
+        return await undisturbed(steps, look)
+    return None
+
+
+async def undisturbed(steps: Steps[T], look: Callable[[], None] | None = None) -> T:
+    """Decide in steps about what nobody else moves; the event loop turns in between.
+
+    ``look`` is called after each turn; what it raises ends the decision.
+    """
+    done = 0
+    with contextlib.closing(steps):
         while True:
             try:
                 done += next(steps)
@@ -32,5 +54,5 @@ async def in_turns(cluster: Cluster, steps: Steps[T]) -> T | None:
             if done >= TURN:
                 done = 0
                 await asyncio.sleep(0)
-                if cluster.changes != began:
-                    return None
+                if look is not None:
+                    look()

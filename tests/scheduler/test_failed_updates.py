@@ -55,6 +55,23 @@ def test_a_new_task_fails_its_update(task, state):
     assert state_of(task) == state
 
 
+DIED = {"was_ready": True, "restarts": 1}
+TRIALS = {
+    # lived, update_config -> the update's state
+    "between monitor and delay": (2.0, {"monitor": 1.0, "delay": 6.0}, "failed"),
+    "after both": (6.0, {"monitor": 1.0, "delay": 6.0}, "going"),
+    "between delay and monitor": (2.0, {"monitor": 6.0, "delay": 1.0}, "failed"),
+    "not watched": (2.0, {"monitor": 0.0, "delay": 6.0}, "going"),
+    "no delay": (2.0, {"monitor": 1.0}, "going"),
+}
+
+
+@pytest.mark.parametrize("case", TRIALS)
+def test_a_task_is_on_trial_until_the_next_one_may_follow(case):
+    lived, update, state = TRIALS[case]
+    assert state_of(new(**DIED, lived=lived), update=UpdateConfig(**update)) == state
+
+
 @pytest.mark.parametrize("task", [new(restarts=CRASHES), new(state=TaskState.FAILED)])
 def test_trouble_of_another_release_is_not_this_ones(task):
     older = Replica(**{**{f: getattr(task, f) for f in task.__slots__}, "release": RELEASE - 1})

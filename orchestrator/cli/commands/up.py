@@ -225,13 +225,7 @@ def _hand_over(
     ends = ends_of(args, project.model)
     request = deploy.body(
         args,
-        model=project.model,
-        origins=project.origins,
-        contents=projects.contents(project, args.services, dependencies=not args.no_deps),
-        directory=project.working_dir,
-        known=tuple(project.disabled),
-        files=project.files,
-        environ=project.environment,
+        project,
         again=laws.run_again(ends, args.services or project.model.get("services") or ()),
     )
     reaching.send_files(session.client, request, now)

@@ -89,6 +89,15 @@ def differences(planned: Json, now: Json) -> list[str]:
     return [*gone, *came]
 
 
+def is_told(plan: Json) -> bool:
+    """Say whether ``differences`` can tell this plan: what a file keeps may be anything."""
+    try:
+        _decided(plan)
+    except (AttributeError, KeyError, TypeError):
+        return False
+    return True
+
+
 def _decided(plan: Json) -> list[str]:
     release = plan.get("release") or 0
     found = [f"after release {release} of {plan['stack']}"]
@@ -222,6 +231,8 @@ def _rest(plan: Json) -> Iterator[str]:
         yield f"  orphans left as they are: {', '.join(plan['orphans'])} (--remove-orphans)"
     if plan.get("cut"):
         yield f"  not the whole plan: {plan['cut']}"
+    if plan.get("by_hand"):
+        yield f"  it waits before the rest: {plan['by_hand']}"
 
 
 def _image(image: Json) -> str:

@@ -8,6 +8,7 @@ Repeating it after a controller's death is harmless: builds and pulls are idempo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +23,7 @@ from specs.states import HEARD
 from specs.wire import BuildImage, ResolveImage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from orchestrator.contracts import Agents
     from orchestrator.control.deploy.orders import BuildOrder, Policy, PullOrder
@@ -89,19 +90,12 @@ class ReleaseImages:
                     result.update(await self._built(order))
 
         group = asyncio.TaskGroup()
-        try:
+        with _first_alone(group):
             async with group:
                 for pull in pulls:
                     group.create_task(resolve(pull), name=f"image {pull.image}")
                 for order in builds:
                     group.create_task(build(order), name=f"build {order.services[0]}")
-        except ExceptionGroup as group_error:
-            cancelled.settle(group)
-            expected, others = group_error.split(NoImage)
-            if expected is None or others is not None:
-                raise
-            # All failures in one go would be kinder, but the first one cancels the rest.
-            raise NoImage(str(_first(expected))) from None
         return result
 
     async def _pinned(self, names: list[str]) -> dict[str, str]:
@@ -119,16 +113,10 @@ class ReleaseImages:
                 await self._found(users[digest], image, digest)
 
         group = asyncio.TaskGroup()
-        try:
+        with _first_alone(group):
             async with group:
                 for digest, image in wanted.items():
                     group.create_task(look(digest, image), name=f"image {digest}")
-        except ExceptionGroup as group_error:
-            cancelled.settle(group)
-            expected, others = group_error.split(NoImage)
-            if expected is None or others is not None:
-                raise
-            raise NoImage(str(_first(expected))) from None
         return found
 
     async def _found(self, service: str, image: str, digest: str) -> None:
@@ -326,6 +314,20 @@ def _unpinned(image: str) -> str:
 
 def _words(exc: RequestError) -> str:
     return f"{exc.detail}; {exc.hint}" if exc.hint else exc.detail
+
+
+@contextlib.contextmanager
+def _first_alone(group: asyncio.TaskGroup) -> Iterator[None]:
+    """Have the first image that cannot be had stand for a group's; raises NoImage."""
+    try:
+        yield
+    except ExceptionGroup as group_error:
+        cancelled.settle(group)
+        expected, others = group_error.split(NoImage)
+        if expected is None or others is not None:
+            raise
+        # All failures in one go would be kinder, but the first one cancels the rest.
+        raise NoImage(str(_first(expected))) from None
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

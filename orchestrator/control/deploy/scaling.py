@@ -117,7 +117,7 @@ def _sound(cluster: Cluster, task: Task, spec: StackSpec | None, wall: float) ->
     if status.health is Health.HEALTHY and not status.restarts:
         return True
     lasted = times.ran(cluster.conditions, task, wall)
-    return lasted >= spec.services[task.service].update.monitor
+    return lasted >= spec.services[task.service].update.trial
 
 
 def _failed(cluster: Cluster, record: Stack, number: int) -> bool:

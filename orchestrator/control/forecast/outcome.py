@@ -87,6 +87,7 @@ class PlanOutcome:
             nodes=nodes,
             hint=hint,
             cut=self.played.cut,
+            by_hand=self.played.by_hand,
             takes=round(self.played.takes, 1),
         )
         return found.model_copy(update={"decision": self._decision(found)})

@@ -11,15 +11,18 @@ import asyncio
 import functools
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from orchestrator.control.forecast.reasons import why
 from orchestrator.control.mirror.draft import Draft
+from orchestrator.control.mirror.observed import BY_HAND
+from orchestrator.control.mirror.records import RELEASES
 from orchestrator.control.mirror.serving import is_leaving, serving
 from orchestrator.control.planning import releases, stacks
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass, earliest
 from orchestrator.control.planning.room import fleet
+from orchestrator.control.turns import undisturbed
 from orchestrator.errors import RequestError
 from specs.states import OVER, Desired
 from specs.task import Task
@@ -33,32 +36,13 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Specs
     from orchestrator.control.mirror.observed import Observed
-    from scheduler.steps import Steps
     from specs.api import Homeless, Release
 
 MOST_PASSES = 4_000
 MOST_WORK = 5.0  # seconds of the controller's own time
-TURN = 250  # steps between two turns of the event loop, as in ``control.turns``
 ANSWER = 5.0  # seconds a node has to say which paths it has
 LOOK_AGAIN = 0.01
 AFTERWARDS = 90.0  # seconds after the release's end in which what was told to go is gone
-
-
-T = TypeVar("T")
-
-
-async def _in_turns(steps: Steps[T]) -> T:
-    """Decide in steps; the event loop turns in between, and nothing of the fork moves."""
-    done = 0
-    while True:
-        try:
-            done += next(steps)
-        except StopIteration as end:
-            found: T = end.value
-            return found
-        if done >= TURN:
-            done = 0
-            await asyncio.sleep(0)
 
 
 @dataclass
@@ -109,6 +93,7 @@ class Played:
     stalled: bool = False  # and nothing else of it is under way
     takes: float = 0.0
     cut: str = ""
+    by_hand: str = ""  # whose decision it waits for at some moment, and what for
 
 
 @dataclass
@@ -172,7 +157,7 @@ class Play:
                 ended = played.takes = self.clock.passed
             if ended is not None and (record.state != "deployed" or self._still(ended)):
                 break
-            if moved:
+            if moved or self._decided(played, record):
                 continue
             if due is None:
                 break
@@ -187,6 +172,17 @@ class Play:
         played.after = dict(self.cluster.by_stack.get(self.stack, {}))
         return played
 
+    def _decided(self, played: Played, release: Release) -> bool:
+        """Promote what waits for somebody to do so, and say that; the rest is played after that."""
+        said = self.observed.watched.get((release.stack, release.number), {})
+        if played.by_hand or not (text := said.get(BY_HAND)):
+            return False
+        played.by_hand = text
+        draft = Draft(self.cluster)
+        names = {task.service for task in self.cluster.by_stack.get(self.stack, {}).values()}
+        draft.put(RELEASES, release.with_promoted(names))
+        return self.apply(draft)
+
     def _still(self, ended: float) -> bool:
         """Say whether nothing of the stack is on its way out any more."""
         there = self.cluster.by_stack.get(self.stack, {}).values()
@@ -197,7 +193,7 @@ class Play:
         """Decide once, then let the nodes report; return when there is more, and if any moved."""
         pass_ = self.new_pass()
         steps = stacks.look(pass_, {self.stack}, Nobody(), over=False)
-        dues, _ = await _in_turns(steps)
+        dues, _ = await undisturbed(steps)  # nothing of the fork moves
         await self._ask_for_paths()
         self._note(pass_, played, self.clock.passed)
         moved = self.apply(pass_.draft)

@@ -44,6 +44,7 @@ class TaskMark:
     """One task's history as far as this process saw it."""
 
     ready_since: float | None = None
+    served_since: float | None = None  # when it was ready first, whatever came then
     ended_at: float | None = None
     pending_since: float | None = None  # no node takes it
     was_ready: bool = False
@@ -90,7 +91,8 @@ class Observed:
             since = self.mark(task.id).ready_since
             if since is not None:
                 # How long it has been there already is known from its node's clock only.
-                self.mark(task.id).ready_since = since - _ran(task, self.clock.wall())
+                mark = self.mark(task.id)
+                mark.ready_since = mark.served_since = since - _ran(task, self.clock.wall())
         for network, found in self.cluster.resting.items():
             self.resting_on[network] = dict.fromkeys(found, now)
         self.cluster.listen(self._changed)
@@ -156,6 +158,7 @@ class Observed:
         if new.status.ready:
             if mark.ready_since is None:
                 mark.ready_since = now
+                mark.served_since = now if mark.served_since is None else mark.served_since
                 mark.served = self.cluster.version(keys.task(new.stack, new.id))
             mark.was_ready = True
         else:

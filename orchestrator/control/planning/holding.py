@@ -39,6 +39,7 @@ class Standing:
     specs: Mapping[int, Effective] = field(default_factory=dict)
     slots: frozenset[int] = frozenset()
     canary: Canary | None = None
+    unmade: int = 0  # slots that are new with it: they have no task until it goes on
 
 
 def hold(
@@ -76,7 +77,9 @@ def hold(
             slots[slot], specs[slot] = own.hash, own
     goes_first = first if canary is not None else wanted.beside
     beside = frozenset(slot for slot in goes_first if slot not in specs and slot in slots)
-    return Standing(replace(wanted, slots=slots, beside=beside), specs, frozenset(stays), canary)
+    unmade = len(wanted.slots) - len(slots)
+    wanted = replace(wanted, slots=slots, beside=beside)
+    return Standing(wanted, specs, frozenset(stays), canary, unmade)
 
 
 def without_abandoned(
@@ -129,7 +132,7 @@ def judge(pass_: Pass, state: ServiceState, release: Release, held: Standing) ->
     if release.state is not ReleaseState.DEPLOYING or state.carried:
         return
     if state.name in release.paused and (held.slots or held.wanted.beside):
-        state.held = "it is paused"
+        state.held = "it is paused" + (f": {_more(held)} when it goes on" if held.unmade else "")
         state.stands = True
         return
     if held.canary is None:
@@ -146,17 +149,25 @@ def judge(pass_: Pass, state: ServiceState, release: Release, held: Standing) ->
     count = "1 canary" if len(new) == 1 else f"{len(new)} canaries"
     weight = f" with {canary.weight} % of connections" if canary.weight else ""
     serves = f"{count} of {len(held.wanted.slots)} beside the old tasks{weight}"
+    then = f"; {_more(held)} then" if held.unmade else ""
     if canary.promote == "manual":
-        state.held, state.by_hand = f"{serves}, to be promoted or aborted", True
+        state.held, state.by_hand = f"{serves}, to be promoted or aborted{then}", True
         return
-    if canary.promote == "healthy":
-        at = max(t.ready_since or 0.0 for t in new.values()) + canary.seconds
-    else:
-        made = max(t.created_at for t in new.values())
-        at = pass_.now + max(0.0, made + canary.seconds - pass_.wall)
-    state.held = f"{serves}, watched for {as_set(canary.seconds)}"
+    # What has a check is not known to have served before this controller met it.
+    sinces = {t.id: t.ready_since or 0.0 for t in new.values()}
+    if canary.promote != "healthy":
+        marks = {task_id: pass_.observed.mark(task_id) for task_id in sinces}
+        sinces = {
+            i: sinces[i] if m.served_since is None else m.served_since for i, m in marks.items()
+        }
+    at = max(sinces.values()) + canary.seconds
+    state.held = f"{serves}, watched for {as_set(canary.seconds)}{then}"
     state.until = at
     state.look_at = earliest(state.look_at, at if at > pass_.now else None)
+
+
+def _more(held: Standing) -> str:
+    return "1 replica more is made" if held.unmade == 1 else f"{held.unmade} replicas more are made"
 
 
 def promote(pass_: Pass, release: Release, judged: Iterable[ServiceState]) -> Release:

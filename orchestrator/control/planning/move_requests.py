@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import availability
 from orchestrator.control.mirror.records import VOLUMES, KeptCopy, Volume, VolumeMove
+from orchestrator.control.mirror.released import spec_in_force
 from orchestrator.control.planning import moving
 from orchestrator.control.planning.placement import needs
 from orchestrator.control.planning.room import fleet
@@ -21,6 +22,7 @@ from specs import shares
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
     from scheduler.view import Pending
     from specs.node import Node
@@ -203,7 +205,7 @@ def _check_target(
             continue
         effective = pass_.specs.of(task.stack, task.release, task.service)
         assert effective is not None
-        pending = needs(pass_, task, effective)
+        pending = replace(needs(pass_, task, effective), constraints=_asked(pass_, task, effective))
         homes = tuple(home for home in pending.homes if home.key not in going)
         wants.append(replace(pending, homes=homes, max_per_node=0, node=None))
         tasks[task.id] = task
@@ -218,6 +220,18 @@ def _check_target(
             f"{task.name} uses volume {name} and could not run on {to.name}: {why}",
             hint=_what_helps(pass_, task, pending, to, names),
         )
+
+
+def _asked(pass_: Pass, task: Task, effective: Effective) -> tuple[str, ...]:
+    """Return the constraints of a task's service by what was asked for last, if it failed or not.
+
+    A file that names the target is what people write before they move what keeps a task away
+    from it: that `up` cannot do it alone.
+    """
+    stack = pass_.cluster.stacks.get(task.stack)
+    spec = spec_in_force(pass_.cluster, stack)
+    service = spec.services.get(task.service) if spec is not None else None
+    return (service or effective.service).placement.constraints
 
 
 def _what_helps(pass_: Pass, task: Task, pending: Pending, to: Node, names: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ from orchestrator.control.planning.keeping import Kept, as_it_is, stop_unwanted
 from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
 from orchestrator.control.planning.starting import (
+    adopt_unplaced,
     create_task,
     let_run,
     tasks_by_slot,
@@ -236,6 +237,8 @@ def _perform(
         if create.slot in slots:
             pass_.draft.because[made.id] = why_made(pass_, slots[create.slot], made)
         yield 2
+    if not (state.carried or target.only_starts or state.name in target.keeps):
+        adopt_unplaced(pass_, state.effective, tasks, state.wanted)
     let_run(
         pass_,
         state.effective,

@@ -87,6 +87,23 @@ def _after_end(pass_: Pass, before: Task, made: Task, where: str) -> str:
     return f"failed: {before.name} {words_of(pass_.cluster, before).text} on {where}"
 
 
+def adopt_unplaced(
+    pass_: Pass, effective: Effective, tasks: Iterable[Task], wanted: WantedService
+) -> None:
+    """Have tasks without a node be of the release that is asked for now: it says where they go.
+
+    Where a task may go is no part of its spec, so one that waits for a node is kept by a release
+    that asks for another place; by the former one's rules it would wait for ever.
+    """
+    for task in tasks:
+        current = pass_.draft.task(task.id)
+        if current is None or not current.live or current.node is not None:
+            continue
+        same = wanted.slots.get(task.slot) == current.spec_hash
+        if same and current.release != effective.release:
+            pass_.draft.put_task(current.with_release(effective.release))
+
+
 def let_run(
     pass_: Pass,
     effective: Effective,

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 def judge(pass_: Pass, stack: Stack, state: ServiceState, target: ReleaseTarget) -> None:
     """Count the slots whose task came to stay, and note when the next one may have."""
     before = pass_.specs.of(stack.name, stack.running, state.name)
+    service = state.effective.service
+    update = service.rollback if target.rollback else service.update
+    updated = before is not None and target.release.updating(state.name)
     state.trial = Trial(
-        monitor=state.effective.service.update.monitor,
-        updated=before is not None and target.release.updating(state.name),
+        monitor=update.trial if updated else update.monitor,  # a first start has no delay
+        updated=updated,
         deployed=min(stack.running, target.release.number - 1),
     )
     tasks = gates.current(state)

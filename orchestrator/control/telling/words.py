@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror import times
 from orchestrator.control.mirror.node_view import node_status
-from orchestrator.control.mirror.released import spec_in_force, spec_of
+from orchestrator.control.mirror.released import newest_of, spec_in_force, spec_of
 from orchestrator.control.mirror.serving import is_leaving, queued, serving, wanted_count
 from specs.api import ProblemRow, Release, ReleaseRow
 from specs.kit import masking
 from specs.kit.amounts import as_set, size, some, span
-from specs.states import FINAL, HEARD, Health, ReleaseState, TaskState
+from specs.states import FINAL, HEARD, WANTED, Health, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -264,13 +264,45 @@ def job_words(cluster: Mirror, stack: Stack, tasks: Iterable[Task]) -> tuple[str
             continue
         runs = len({t.slot for t in own if t.state is TaskState.RUNNING and not is_leaving(t)})
         waits = queued(stack, service, own)
-        more = [
-            f"{count} {word}" for count, word in ((runs, "running"), (waits, "queued")) if count
-        ]
+        counted = ((runs, "running"), (waits, "queued"), (len(_failed(own)), "failed"))
+        more = [f"{count} {word}" for count, word in counted if count]
         found.append(
             f"{name}: complete {len(done)}/{wanted}" + (f" ({', '.join(more)})" if more else "")
         )
     return tuple(found)
+
+
+def serving_words(cluster: Mirror, stack: Stack, name: str, tasks: Iterable[Task]) -> str:
+    """Return how many of a service serve; of a job that has not completed how far it is."""
+    mine = [task for task in tasks if task.service == name]
+    for line in job_words(cluster, stack, mine):
+        if line.startswith(f"{name}: "):
+            return line.removeprefix(f"{name}: ")
+    serve, wanted = service_counts(cluster, stack, mine).get(name, (0, 0))
+    return f"{serve} of {wanted} serve"
+
+
+def failed_words(cluster: Mirror, stack: Stack, tasks: Iterable[Task]) -> str:
+    """Return what has failed for good of a stack that is up, whatever its release came to."""
+    mine = list(tasks)
+    counts = service_counts(cluster, stack, mine) if stack.desired == "up" else {}
+    found = [
+        task
+        for name, (serve, wanted) in counts.items()
+        if serve < wanted and name not in stack.stopped_services
+        for task in _failed(t for t in mine if t.service == name)
+    ]
+    if not found:
+        return ""
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{found[0].name} {words_of(cluster, found[0]).text}{more}"
+
+
+def _failed(tasks: Iterable[Task]) -> list[Task]:
+    """Return those of a service's tasks that failed and have no successor, by slot."""
+    ends = (TaskState.FAILED, TaskState.REJECTED)
+    newest = sorted(newest_of(tasks).items())
+    return [t for _, t in newest if t.state in ends and t.desired in WANTED]
 
 
 def stack_status(stack: Stack, release: Release | None, *, complete: bool) -> str:

@@ -80,6 +80,56 @@ def test_a_kept_plan_is_held_to(shop, corral, clean_environment):
     assert "No such file" in corral("up", "-d", "--plan", "none.plan").err
 
 
+def kept(**more):
+    options = more.pop("options", {"services": [], "scale": {"web": 1}})
+    return json.dumps({"format": 1, "options": options, "plan": {**PLAN, **more}})
+
+
+NO_PLANS = {
+    "nothing": "",
+    "no JSON": "{",
+    "no text": "\0\1",
+    "nested without an end": "[" * 100_000,
+    "objects without an end": '{"a":' * 100_000,
+    "a list": "[]",
+    "empty": "{}",
+    "another format": kept().replace('"format": 1', '"format": 2'),
+    "no options": json.dumps({"format": 1, "plan": PLAN}),
+    "options null": kept(options=None),
+    "options a list": kept(options=[1]),
+    "scale a word": kept(options={"scale": "x"}),
+    "scale of words": kept(options={"scale": {"web": "x"}}),
+    "services a word": kept(options={"services": "web"}),
+    "services of numbers": kept(options={"services": [5]}),
+    "build a list": kept(options={"build": []}),
+    "a flag that is a word": kept(options={"no_deps": "no"}),
+    "seconds that are a word": kept(options={"timeout": "x"}),
+    "seconds that are a list": kept(options={"deadline": [1]}),
+    "plan null": json.dumps({"format": 1, "options": {}, "plan": None}),
+    "no stack": kept(stack=None),
+    "stack a list": kept(stack=["shop"]),
+    "no decision": kept(decision=""),
+    "a service that is a number": kept(services=[5]),
+    "services a number": kept(services=5),
+    "a service without tasks' words": kept(services=[{"tasks": [{}]}]),
+    "tasks a number": kept(services=[{"tasks": 5}]),
+    "a change that is null": kept(changes=[None]),
+    "a change without words": kept(changes=[{}]),
+    "images a word": kept(images="x"),
+}
+
+
+@pytest.mark.parametrize("case", NO_PLANS)
+def test_a_file_that_is_no_plan_is_one_sentence(shop, corral, clean_environment, case):
+    (clean_environment.work / "no.plan").write_text(NO_PLANS[case])
+    shop.on("POST", "/v1/stacks/shop/plan", {**PLAN, "decision": "another"})  # it is stale, too
+    done = corral("up", "-d", "--plan", "no.plan")
+    assert done.code == 1
+    assert "no.plan is no plan of this version: make it again (corral plan -o FILE)" in done.err
+    assert "Traceback" not in done.err
+    assert not shop.asked("POST", "/v1/stacks/shop/releases")
+
+
 def test_a_question_needs_somebody(shop, corral):
     done = corral("up", "-d", "--confirm")
     assert done.code == 2

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from orchestrator.api.rows import stack_row
 from orchestrator.control.telling.words import job_words
 from orchestrator.errors import Invalid
 from specs.states import FINAL, TaskState
@@ -148,6 +149,51 @@ async def test_a_job_that_failed_fails_the_release_and_is_run_again_by_the_next_
         await rig.up(project(work=job(2)))
         await rig.deployed()
         await rig.until(lambda: len(done(rig)) == 2)
+
+
+# service, how its run ends, seconds waited once it is deployed -> what `ls` and `ps` say
+SAID = {
+    "it runs": (job(2), 0, 5, "", ("work: complete 0/2 (2 running)",)),
+    "it completed": (job(2), 0, 60, "", ()),
+    "one at a time, the first failed": (
+        job(3, at_once=1), 3, 30, "app-work-1 failed: exit code 3",
+        ("work: complete 0/3 (1 running, 1 queued, 1 failed)",),
+    ),
+    "all failed": (
+        job(3), 3, 60, "app-work-1 failed: exit code 3, and 2 more",
+        ("work: complete 0/3 (3 failed)",),
+    ),
+    "on each node": (
+        {"deploy": {"mode": "global-job"}}, 3, 60, "app-work-1 failed: exit code 3, and 1 more",
+        ("work: complete 0/2 (2 failed)",),
+    ),
+    "a service that is not restarted": (
+        {"restart": "no"}, 3, 60, "app-work-1 failed: exit code 3", (),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SAID)
+async def test_what_fails_once_it_is_deployed_is_said_until_it_is_run_again(case):
+    service, code, waits, reason, words = SAID[case]
+    async with Rig(nodes=2) as rig:
+        rig.how["work"] = Behaviour(exit_code=code, runs_for=20)
+        await rig.up(project(work=service))
+        await rig.deployed()
+        await asyncio.sleep(waits)
+        row = stack_row(rig.cluster, rig.cluster.stacks["app"])
+        assert (row.reason, told(rig)) == (reason, words)
+        if not reason:
+            return
+        assert row.status == "degraded"
+        assert "exit code 3" in "\n".join((await rig.control.why("app", "app")).because)
+        rig.how["work"] = Behaviour(exit_code=0, runs_for=20)
+        for _ in range(2):  # what ran at the first one fails after it
+            await rig.up(project(work=service))
+            await asyncio.sleep(120)
+        assert stack_row(rig.cluster, rig.cluster.stacks["app"]).reason == ""
+        await rig.control.stop("app", 0)
+        assert stack_row(rig.cluster, rig.cluster.stacks["app"]).reason == ""
 
 
 async def test_who_depends_on_it_waits_for_all_completions():

@@ -338,3 +338,19 @@ async def test_what_plan_says(situation):
     async with Rig(nodes=2) as rig:
         rig.how["db"] = Behaviour(healthy=0.2)
         await situation(rig)
+
+
+@pytest.mark.parametrize("share", [{"replicas": 1}, {"weight": "25%"}])
+async def test_a_canary_that_somebody_promotes(share):
+    def file(value: str) -> dict[str, Any]:
+        canary = {"canary": {**share, "promote": "manual"}}
+        return project(
+            web={"deploy": {"replicas": 7}, "x-corral": canary, "environment": {"V": value}}
+        )
+
+    async with Rig(nodes=3) as rig:
+        await runs(rig, file("1"))
+        lines = await told(rig, file("2"))
+        at(lines, "web", "it waits before the rest: web: ", "corral rollout promote")
+        assert "not the whole plan" not in "\n".join(lines)
+        assert any("7 to replace" in line for line in lines), lines

@@ -154,6 +154,8 @@ PAUSE, BACK, GOES_ON = (
 )
 FIRST = {"order": "start-first"}
 CRASHES = Behaviour(exit_code=1, runs_for=1.0, again=True)
+LATER = Behaviour(exit_code=1, runs_for=2.0, again=True)
+HELD = {"monitor": "1s", "delay": "6s"}
 NOWHERE = {"deploy": {"placement": {"constraints": ["node.labels.none == yes"]}}}
 
 
@@ -190,6 +192,18 @@ ROWS = {
     ),
     "crash in monitor, start-first, rollback": Row(
         "rolled_back", ALL_OLD, 0, new=CRASHES, update={**FIRST, **BACK}
+    ),
+    "crash after monitor and within delay, pause": Row(
+        *("failed", {"web:1": 3}, 1), new=LATER, update={**PAUSE, **HELD}, says="paused"
+    ),
+    "crash after monitor and within delay, rollback": Row(
+        *("rolled_back", ALL_OLD, 1),
+        new=LATER,
+        update={**BACK, **HELD},
+        says="rolled back to release 1",
+    ),
+    "crash after monitor and within delay, start-first, rollback": Row(
+        "rolled_back", ALL_OLD, 1, new=LATER, update={**FIRST, **BACK, **HELD}
     ),
     "cannot be prepared": Row(
         "failed", ALL_OLD, 0, 1, new=Behaviour(reject="bad mount"), says="bad mount"
@@ -378,6 +392,64 @@ async def test_a_canary_is_promoted_by_time(promote, least):
         await rig.deployed(within=300)
         assert rig.clock.monotonic() - begun > least
         assert watch.images() == ALL_NEW
+
+
+# what the file says, whether it has a check, what happens -> seconds from when it served first
+TRIALS = {
+    "it serves late": ("after 90s", True, "", 90),
+    "it has no check": ("after 90s", False, "", 90),
+    "the controller is restarted": ("after 90s", False, "restart", 90),
+    "the controller is restarted, and it has a check": ("after 90s", True, "restart", 130),
+    "it serves late, and is to be healthy": ("healthy-for 90s", True, "", 90),
+}
+
+
+@pytest.mark.parametrize("case", TRIALS)
+async def test_the_time_of_a_canary_begins_when_it_serves(case):
+    promote, checked, happens, seconds = TRIALS[case]
+    check = CHECK if checked else {}
+    async with Rig(nodes=3) as rig:
+        rig.how["web:1"] = Behaviour(healthy=0.1 if checked else 0.0)
+        rig.how["web:2"] = Behaviour(healthy=20.0 if checked else 0.0)
+        watch = await with_canary(rig, canary("web:1", **check), canary("web:2", promote, **check))
+        await rig.until(lambda: watch.images() == BESIDE, within=60)
+        served = rig.clock.monotonic()
+        if happens == "restart":
+            await asyncio.sleep(40)
+            await rig.restart_controller()
+        await rig.until(lambda: "web" in rig.release().promoted, within=300)
+        assert rig.clock.monotonic() - served == pytest.approx(seconds, abs=8)
+
+
+MORE = {  # what holds the update -> what is said of it
+    "paused": "it is paused: 2 replicas more are made when it goes on",
+    "canary": "1 canary of 4 beside the old tasks, to be promoted or aborted; "
+    "2 replicas more are made then",
+}
+
+
+@pytest.mark.parametrize("held", MORE)
+async def test_what_an_update_adds_is_made_when_it_goes_on_and_it_says_so(held):
+    def more(wanted: dict[str, Any]) -> dict[str, Any]:
+        wanted["services"]["web"]["deploy"]["replicas"] = COUNT + 2
+        return wanted
+
+    async with Rig(nodes=3) as rig:
+        if held == "paused":
+            await rig.up(web("web:1"))
+            await rig.deployed()
+            watch = Watch(rig)
+            await rig.up(more(web("web:2")))
+            await steer(rig, "pause")
+        else:
+            watch = await with_canary(rig, canary("web:1"), more(canary("web:2")))
+        await asyncio.sleep(30)
+        (row,) = rig.control.rollout("app").services
+        assert row.waits == MORE[held]
+        assert len(watch.ready()) == COUNT + (held == "canary")
+        await steer(rig, "resume" if held == "paused" else "promote")
+        await rig.deployed()
+        assert watch.images() == {"web:2": COUNT + 2}
 
 
 @pytest.mark.parametrize(("action", "state"), [("pause", "failed"), ("rollback", "rolled_back")])

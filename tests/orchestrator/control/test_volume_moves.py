@@ -345,6 +345,31 @@ async def test_what_could_not_run_there_is_refused_before_anything_is_done(servi
         assert rig.cluster.volumes[NAME].move is None
 
 
+async def test_what_a_file_ties_to_its_node_goes_once_the_file_names_the_other():
+    """That `up` fails, for the data is here still; the move asks it, and the next `up` goes on."""
+
+    def pinned(host):
+        return project(
+            db={**DB, "deploy": {"placement": {"constraints": [f"node.hostname == {host}"]}}},
+            top={"volumes": {"data": {"name": NAME, "external": True}}},
+        )
+
+    async with begun() as (rig, disks):
+        await rig.up(pinned("host1"))
+        await rig.deployed()
+        with pytest.raises(Conflict, match="host1") as refused:
+            await ask(rig)
+        assert "change that in the file of app and corral up" in refused.value.hint
+        await rig.up(pinned("host2"))
+        assert not (await rig.end_of(within=900.0)).ok
+        assert [t.node for t in rig.ready("db")] == ["n1"]
+        await ask(rig)
+        await ended(rig)
+        await rig.up(pinned("host2"))
+        await rig.deployed()
+        await at(rig, disks, "n2", kept_on="n1")
+
+
 async def test_an_agent_of_an_earlier_version_and_a_full_disk_are_refused_before_a_stop():
     async with begun() as (rig, disks):
         before = [t.id for t in rig.live("db")]

@@ -156,6 +156,17 @@ async def out_of_memory(rig):
     return "web-1"
 
 
+async def a_job_that_fails_once_deployed(rig):
+    rig.how["work"] = Behaviour(exit_code=3, runs_for=20)
+    more = {"x-corral": {"max_concurrent": 2}}
+    await rig.up(
+        project(web={}, work={"deploy": {"mode": "replicated-job", "replicas": 5}, **more})
+    )
+    await rig.deployed()
+    await asyncio.sleep(30)  # two have failed, two run
+    return "app"
+
+
 async def ended_for_good(rig):  # 31: max_attempts are opaque
     rig.how["web"] = Behaviour(exit_code=1)
     policy = {"condition": "on-failure", "max_attempts": 1}
@@ -369,7 +380,8 @@ SITUATIONS = {
     for each in (
         no_memory, a_little_too_much, no_cpus, no_label, two_rules, a_held_port, max_a_node,
         all_nodes_closed, another_platform, gated, gated_by_a_migration, a_crash_loop,
-        out_of_memory, ended_for_good, no_image, unhealthy, moved_after_node_loss,
+        a_job_that_fails_once_deployed, out_of_memory, ended_for_good, no_image, unhealthy,
+        moved_after_node_loss,
         lost_and_replaced, tied_to_a_lost_node, a_lost_node, most_are_silent, drained_by_somebody,
         moved_by_a_drain, a_full_disk, a_healthy_node, scaled_by_somebody, stopped_by_somebody,
         a_stopped_stack, restarted_by_somebody, paused, replaced_by_an_update,
