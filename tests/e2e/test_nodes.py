@@ -232,7 +232,7 @@ def test_what_runs_on_a_machine_ends_with_uninstall_whoever_still_serves_there(l
     assert healthy.run(["/opt/corral/uninstall"], timeout=240, check=False).returncode == 0
     volumes = "/var/lib/corral/agent/volumes"
     assert healthy.run(["ls", volumes]).stdout, "named volumes stay"
-    healthy.run(["rm", "-rf", "/var/lib/corral"])
+    healthy.run(["rm", "-rf", "/var/lib/corral/agent"])
     done = dead.run(["/opt/corral/uninstall", "--purge"], timeout=240, check=False)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
