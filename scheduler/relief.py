@@ -83,6 +83,8 @@ def changes(fleet: Fleet, task: Pending) -> tuple[Relief, ...]:
     )
     if not ranked or not ranked[0][0]:
         return ()
+    homes = (replace(h, lost=h.node not in {None, *fleet.nodes}) for h in task.homes)
+    task = replace(task, homes=tuple(homes))
     least = len(ranked[0][0])
     found: dict[str, Relief] = {}
     for rules, node in ranked:
@@ -260,13 +262,24 @@ def _other_place(task: Pending, node: NodeView, name: str) -> Ways:
 
 
 def _other_home(task: Pending, node: NodeView, _: str) -> Ways:
-    """Yield a volume's move, where it is nothing but volumes that tie the task elsewhere."""
+    """Yield a volume's move, where it is nothing but volumes that tie the task elsewhere.
+
+    What left the cluster moves nowhere: its copy is put back, or it begins empty.
+    """
     away = [home for home in task.homes if home.node not in (None, node.id)]
     if all(home.key.startswith("volume ") or home.what.startswith("volume ") for home in away):
         names = [home.what.split()[1] for home in away]
-        words = " and ".join(f"corral volume move {volume} {node.name}" for volume in names)
+        lost = [home.what.split()[1] for home in away if home.lost]
         homes = tuple(replace(h, node=node.id) if h in away else h for h in task.homes)
-        yield words, replace(task, homes=homes), node
+        after = replace(task, homes=homes)
+        there = [
+            f"corral volume move {name} --to {node.name}" for name in names if name not in lost
+        ]
+        if lost:
+            back = [f"corral volume restore {name} FILE --node {node.name}" for name in lost]
+            yield " and ".join([*back, *there]), after, node
+            there = [f"corral volume create --node {node.name} {name}" for name in lost] + there
+        yield " and ".join(there), after, node
 
 
 _WAYS: dict[str, Callable[[Pending, NodeView, str], Ways]] = {
@@ -287,6 +300,8 @@ _ORDER = ("activate", "max_replicas", "reserve", "drop host port", "label", "rem
 def _rank(change: Relief, task: Pending) -> tuple[int, int]:
     """Return how much a change asks: what a command does before what a file must give up."""
     place = next((n for n, word in enumerate(_ORDER) if word in change.words), len(_ORDER))
+    if "corral volume create" in change.words:
+        place = len(_ORDER) + 1  # it begins empty: what has a copy is put back
     return place, task.memory - change.pending.memory
 
 

@@ -78,12 +78,14 @@ class NodeView:
 class Home:
     """A reason why tasks must run on one node: a volume's data, or a path of the CLI's machine.
 
-    ``node`` None = not decided yet: the first task placed decides for everybody.
+    ``node`` None = not decided yet: the first task placed decides for everybody. ``lost``: it left
+    the cluster; ``relief.py`` sets it, who admits does not ask.
     """
 
     what: str  # for people: "volume guestbook_data"
     key: str  # equal keys share one decision
     node: str | None = None
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -586,6 +586,7 @@ class TaskRow(Model):
     network_ids: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()  # volumes by their key, folders of the node by their path
     oneoff: bool = False  # made by `run`
+    beside: str = ""  # canary | stands by: it runs beside another of its name, see serving.beside
     service_labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels
 
 

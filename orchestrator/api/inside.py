@@ -13,6 +13,7 @@ from orchestrator.api import named
 from orchestrator.api.everywhere import ask_each
 from orchestrator.api.stacks import find
 from orchestrator.control.mirror.released import task_spec
+from orchestrator.control.mirror.serving import stands_by
 from specs.inside import InsideRow, InsideRows, Signalled, SignalTasks
 from specs.kernel import signal_number
 from specs.states import FINAL
@@ -116,7 +117,11 @@ def _running(cluster: Mirror, stack: str, services: Sequence[str]) -> list[Task]
         and task.state not in FINAL
         and (run := task.status.run) is not None
         and run.finished_at is None
-        and (not services or task.service in asked or task.id in ids)
+        and (
+            not services
+            or task.id in ids
+            or (task.service in asked and not stands_by(cluster, task))
+        )
     )
     return sorted(running, key=lambda task: (task.service, task.slot, task.created_at, task.id))
 

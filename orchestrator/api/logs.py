@@ -17,14 +17,16 @@ from orchestrator.api.routes import flag, number
 from orchestrator.contracts import LogQuery
 from orchestrator.control.mirror import times
 from orchestrator.control.mirror.following import goes_on
+from orchestrator.control.mirror.serving import was_replaced
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.store import keys
 from orchestrator.store.base import Compacted
 from specs.api import StackLogLine
+from specs.kit import called
 from specs.states import FINAL, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from aiohttp import web
 
@@ -49,7 +51,7 @@ async def logs(parts: ApiParts, request: web.Request, _: None) -> web.StreamResp
     )
     words = request.query.getall("service", ())
     services, ids = named.present(parts.cluster, stack, words)
-    wanted = StackLogs(parts, stack, services, query, named=ids)
+    wanted = StackLogs(parts, stack, services, query, named=ids, words=words)
     return await streams.respond(request, wanted.lines(), patient=True)
 
 
@@ -64,8 +66,14 @@ class StackLogs:
         query: LogQuery,
         *,
         named: Mapping[str, str] | None = None,
+        words: Sequence[str] = (),
     ) -> None:
-        """``named``: single containers' names, each with its service; a follower has it, too."""
+        """``named``: single containers' names, each with its service; a follower has it, too.
+
+        ``words``: as they were given. A follower has what stands by after others took its traffic
+        only by its id, or once it serves again.
+        """
+        self._words = tuple(word for word in words if len(word) >= called.SHORTEST)
         self._parts = parts
         self._stack = stack
         self._services = services
@@ -117,23 +125,47 @@ class StackLogs:
                 and task.id not in self._seen
                 and task.node is not None
                 and task.state not in _NOT_YET
+                and not self._stands_aside(task)
                 and (
                     not self._followed or task.service in self._services or task.name in self._named
                 )
             ):
                 self._seen.add(task.id)
                 merge.add(self._of_task(task), name=task.id)
+        iterations = {
+            iteration.task
+            for record in self._parts.cluster.schedules.values()
+            if record.stack == self._stack
+            for iteration in record.iterations
+        }
         for one in list(self._parts.cluster.oneoffs.values()):
-            # As in Compose not among a service's; by its name it is to be had.
-            mine = one.stack == self._stack and one.task.name in {*self._services, *self._named}
+            # As in Compose not among a service's, by its name it is to be had; an iteration of a
+            # schedule is what its service runs.
+            mine = one.stack == self._stack and (
+                one.task.name in {*self._services, *self._named}
+                or (
+                    one.id in iterations
+                    and one.shown
+                    and one.task.state not in _NOT_YET
+                    and (not self._followed or one.task.service in self._services)
+                )
+            )
             if mine and one.id not in self._seen and one.task.node is not None:
                 self._seen.add(one.id)
                 merge.add(self._of_task(one.task), name=one.id)
 
+    def _stands_aside(self, task: Task) -> bool:
+        aside = self._query.follow and was_replaced(self._parts.cluster, task)
+        return aside and not task.id.startswith(self._words or ("\0",))
+
     async def _follow_tasks(self, merge: LogMerge) -> None:
         """Add tasks as they appear; end when no more will, or the stack is gone."""
         cluster = self._parts.cluster
-        mine = (f"{keys.TASKS}{self._stack}/", keys.STACKS, keys.RELEASES)
+        mine = (
+            *(f"{kind}{self._stack}/" for kind in (keys.TASKS, keys.ONEOFFS, keys.SCHEDULES)),
+            keys.STACKS,
+            keys.RELEASES,
+        )
         while goes_on(cluster, self._stack, self._followed):
             try:
                 self._add_tasks(merge)

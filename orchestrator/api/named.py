@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.control.mirror.released import spec_in_force
+from orchestrator.control.mirror.serving import beside
 from orchestrator.errors import Conflict, NotFound
 from specs.kit import called
 from specs.states import FINAL
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from specs.task import Task
 
 
-def _row(task: Task, *, oneoff: bool = False) -> dict[str, Any]:
+def _row(cluster: Mirror, task: Task, *, oneoff: bool = False) -> dict[str, Any]:
     return {
         "id": task.id,
         "name": task.name,
@@ -24,13 +25,14 @@ def _row(task: Task, *, oneoff: bool = False) -> dict[str, Any]:
         "slot": task.slot,
         "oneoff": oneoff,
         "ended": task.state in FINAL,
+        "beside": "" if oneoff else beside(cluster, task),
     }
 
 
 def _rows(cluster: Mirror, stack: str) -> list[dict[str, Any]]:
-    mine = [_row(task) for task in cluster.tasks_of(stack)]
+    mine = [_row(cluster, task) for task in cluster.tasks_of(stack)]
     ones = [one for one in cluster.oneoffs.values() if one.stack == stack and one.shown]
-    return mine + [_row(one.task, oneoff=True) for one in ones]
+    return mine + [_row(cluster, one.task, oneoff=True) for one in ones]
 
 
 def _known(cluster: Mirror, stack: str) -> frozenset[str]:

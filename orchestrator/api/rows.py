@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.control.mirror import times
 from orchestrator.control.mirror.released import spec_in_force, task_spec
-from orchestrator.control.mirror.serving import is_ready, queued, serving
+from orchestrator.control.mirror.serving import beside, is_ready, queued, serving
 from orchestrator.control.telling.words import (
     failed_words,
     is_complete,
@@ -186,6 +186,7 @@ def task_row(cluster: Mirror, task: Task, *, now: float, spec: TaskSpec | None =
         carried=_carried(in_force, task.service),
         service_labels=masking.environment(service.labels) if service else {},
         slot=task.slot,
+        beside=beside(cluster, task),
         paused=task.status.paused,
         labels=masking.environment(spec.labels) if spec else {},
         networks=tuple(sorted(cluster.network_name(each) for each in task.addresses)),

@@ -12,7 +12,7 @@ from aiohttp import web
 from orchestrator.control.mirror.effective import Specs, of_oneoff
 from orchestrator.control.mirror.placed import spec_there
 from orchestrator.control.mirror.released import task_spec
-from orchestrator.control.mirror.serving import is_ready
+from orchestrator.control.mirror.serving import is_ready, stands_by
 from orchestrator.errors import Conflict, NotFound, RequestError
 from specs.api import TaskMade
 from specs.oneoff import TaskStreams
@@ -42,7 +42,9 @@ def find(parts: ApiParts, request: web.Request) -> Task:
     ]
     if named := [t for t in called if t.state not in FINAL] or called:
         # Two for a while: a lost one and its replacement, an old one and the new.
-        return max(named, key=lambda t: (is_ready(parts.cluster, t), t.live, t.created_at, t.id))
+        cluster = parts.cluster
+        serves = [t for t in named if not stands_by(cluster, t)] or named
+        return max(serves, key=lambda t: (is_ready(cluster, t), t.live, t.created_at, t.id))
     for one in parts.cluster.oneoffs.values():
         if wanted == one.id or (wanted == one.task.name and one.shown):
             return one.task

@@ -28,6 +28,11 @@ def containers(word: str, rows: Iterable[Mapping[str, Any]]) -> Rows:
         raise _several(exc) from None
 
 
+def serving(rows: Rows) -> Rows:
+    """Return the rows but for those that stand by; all of them if all do."""
+    return [dict(row) for row in called.serving([*rows])]
+
+
 def meant(
     words: Sequence[str], rows: Sequence[Mapping[str, Any]], known: Collection[str] = ()
 ) -> tuple[set[str], set[str], list[str]]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # What belongs to the service's own tasks. A fixed address, too: two cannot have it.
 NOT_ITS_OWN = ("container_name", "restart", "scale", "profiles")
+# The same below `x-corral`: how many there are, when, and how they are replaced.
+OF_ITS_TASKS = ("max_concurrent", "autoscale", "schedule", "canary", "update", "keep_old")
 
 
 def changed(
@@ -57,6 +59,9 @@ def changed(
     if isinstance(deploy := service.get("deploy"), dict):
         kept = ("resources", "placement", "labels")
         found["deploy"] = {key: value for key, value in deploy.items() if key in kept}
+    if isinstance(extension := service.get("x-corral"), dict):
+        gone = (*OF_ITS_TASKS, *(("depends_deadline",) if args.no_deps else ()))
+        found["x-corral"] = {key: value for key, value in extension.items() if key not in gone}
     return found
 
 

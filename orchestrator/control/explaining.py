@@ -238,7 +238,7 @@ def _helps(task: Task) -> Iterator[str]:
     if run is not None and run.oom:
         yield f"raise deploy.resources.limits.memory of {task.service}, or have it use less"
     if task.status.health.value == "unhealthy":
-        yield f"corral -p {stack} exec {task.service} runs the check by hand"
+        yield f"run the check by hand: corral -p {stack} exec {task.service} COMMAND"
     if troubled and run is not None and run.its_own_end:
         yield f"corral -p {stack} logs {task.service}"
     if task.status.paused:
@@ -412,7 +412,7 @@ def of_node(cluster: Cluster, node: Node, events: Sequence[Event], now: float) -
     elif away and tasks and status != "down":
         because.append(f"{len(tasks)} of its tasks are not replaced yet")
     if status == "down" and node.address:
-        helps.append(f"corral node replace {node.name} USER@HOST, if it will not come back")
+        helps.append(f"if it will not come back: corral node replace {node.name} USER@HOST")
     helps += [f"missing there: {what}" for what in node.facts.missing]
     text = f"node {node.name} is {status}"
     if node.availability != "active":

@@ -48,6 +48,9 @@ class Asker(Protocol):
     @property
     def behind(self) -> OlderState | None: ...
 
+    @property
+    def blank(self) -> Collection[str]: ...
+
     async def held(self, nodes: Collection[Node] | None = None) -> dict[str, HeldSet]: ...
 
     def decide(self, *, discard: bool, taken: Mapping[int, int] = ...) -> None: ...
@@ -135,7 +138,8 @@ class StateQuestion:
 
     def _absent(self, helds: dict[str, HeldSet]) -> tuple[str, ...]:
         """Return the nodes that did not answer, also those only their peers know of."""
-        names = {node.name for node in self._cluster.nodes.values() if node.id not in helds}
+        known = helds.keys() | set(self._agents.blank)
+        names = {node.name for node in self._cluster.nodes.values() if node.id not in known}
         for held in helds.values():
             peers = held.objects.peers.values()
             unknown = (peer for peer in peers if peer.node not in self._cluster.nodes)

@@ -78,7 +78,7 @@ class Behind:
             + (f": {details}" if details else "")
             + ". Nothing is changed; `corral state` shows it, `corral state adopt` takes over"
             " what runs, `corral state discard` goes by the state and stops what it does not know."
-            " Neither, where the controller was restored on another machine: take this one off"
+            " Neither, where another machine has been made the controller since: take this one off"
         )
 
 

@@ -122,6 +122,9 @@ class Dispatcher:
         self.behind: Behind | None = None  # the store is older than what runs: somebody decides
         self.settled = asyncio.Event()  # whether it is, is known
         self.ready = asyncio.Event()  # the epoch is taken: from now on something may change
+        # Our own machine, where its agent answered last and was never told anything: the
+        # controller was restored here, and there is nothing to be taken over.
+        self.blank: frozenset[str] = frozenset()
         self._decided = asyncio.Event()
         self._discard = False
         self._taken: dict[int, int] = {}
@@ -347,6 +350,11 @@ class Dispatcher:
         asked = list(self._cluster.nodes.values()) if nodes is None else list(nodes)
         found = await self._of_all(asked, lambda client: client.held(), ASK_HELD)
         ids = {node.name: node.id for node in asked}
+        if nodes is None:
+            own = {node.name for node in asked if not node.address}
+            self.blank = frozenset(
+                ids[name] for name, held in found.items() if name in own and held.stamp is None
+            )
         return {ids[name]: held for name, held in found.items() if self._ours(held.stamp)}
 
     async def _of_all(

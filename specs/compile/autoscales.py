@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from specs.autoscale import AutoscaleSpec
 from specs.bounds import MOST_TASKS
 from specs.compile import jobs, schedule_words
-from specs.compile.values import given, mapping
+from specs.compile.values import given, mapping, yes
 
 if TYPE_CHECKING:
     from specs.compile.verdicts import Verdicts
@@ -103,7 +103,7 @@ def _beside(path: str, raw: Json, verdicts: Verdicts) -> None:
         )
     if schedule_words.has_one(raw):
         verdicts.refuse(where, "nothing of it stands by: it runs by a schedule", "leave one out")
-    if mapping(raw.get("x-corral")).get("exclusive") is True:
+    if yes(mapping(raw.get("x-corral")).get("exclusive")):
         verdicts.refuse(where, "an exclusive service has one copy", "leave one of them out")
     if raw.get("container_name"):
         verdicts.refuse(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specs.compile.values import mapping
+from specs.compile.values import mapping, yes
 
 if TYPE_CHECKING:
     from specs.compile.verdicts import Verdicts
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 def exclusive(path: str, raw: Json, verdicts: Verdicts) -> bool:
     """Say whether the service at ``path`` is exclusive; refuse what does not go with it."""
-    if mapping(raw.get("x-corral")).get("exclusive") is not True:
+    if not yes(mapping(raw.get("x-corral")).get("exclusive")):
         return False
     deploy = mapping(raw.get("deploy"))
     for key, count in (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from specs.compile import schedule_words
-from specs.compile.values import mapping
+from specs.compile.values import mapping, yes
 from specs.stack import RestartPolicy, UpdateConfig
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def check(path: str, raw: Json, verdicts: Verdicts) -> None:
             "leave ports out, or leave deploy.mode out where it is to answer",
         )
     once_only(path, raw, "a job", verdicts)
-    if mapping(raw.get("x-corral")).get("exclusive") is True:
+    if yes(mapping(raw.get("x-corral")).get("exclusive")):
         verdicts.refuse(
             f"{path}.x-corral.exclusive",
             "an exclusive service is one that goes on; a job ends",

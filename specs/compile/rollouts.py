@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from specs.compile.jobs import is_job
-from specs.compile.values import duration_seconds, mapping, number
+from specs.compile.values import duration_seconds, mapping, number, yes
 from specs.shares import is_shared
 from specs.stack import Canary
 
@@ -138,7 +138,7 @@ def _single(path: str, raw: Json, verdicts: Verdicts) -> Iterator[tuple[str, str
     services = mapping(verdicts.project.get("services"))
     if is_job(mapping(raw.get("deploy")).get("mode")):
         yield f"{path}.deploy.mode", "a changed job begins anew, at once", "leave mode out"
-    if mapping(raw.get("x-corral")).get("exclusive") is True:
+    if yes(mapping(raw.get("x-corral")).get("exclusive")):
         yield f"{path}.x-corral.exclusive", "of an exclusive service one copy runs", "leave it out"
     for index, port in enumerate(raw.get("ports") or []):
         if isinstance(port, dict) and port.get("mode") == "host" and port.get("published"):
@@ -178,7 +178,7 @@ def _written(path: str, raw: Json, verdicts: Verdicts) -> Iterator[tuple[str, st
             continue
         kind, source = mount.get("type"), str(mount.get("source") or "")
         declared = mapping(volumes.get(source))
-        per_slot = mapping(declared.get("x-corral")).get("per_slot") is True
+        per_slot = yes(mapping(declared.get("x-corral")).get("per_slot"))
         shared = is_shared({k: str(v) for k, v in mapping(declared.get("driver_opts")).items()})
         if kind == "volume" and source and not shared and (per_slot or not several):
             yield (

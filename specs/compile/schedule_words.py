@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+# As text, too, for that is what a variable puts in (specs/compile/booleans.py).
+BOOLEAN: Final[dict[str, Any]] = {
+    "anyOf": [{"type": "boolean"}, {"type": "string", "pattern": r"^(true|false)$|\$"}]
+}
 _SPAN: Final = {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}
 OVERLAPS: Final = ("allow", "forbid", "replace")
 MISSED: Final = ("skip", "run-once")
@@ -16,7 +20,7 @@ KEYS: Final[dict[str, dict[str, Any]]] = {
     "missed_within": _SPAN,
     "keep": {"type": "integer", "minimum": 1, "maximum": 100},
     "deadline": _SPAN,
-    "paused": {"type": "boolean"},
+    "paused": BOOLEAN,
 }
 SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [

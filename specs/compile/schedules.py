@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from specs.compile import jobs
 from specs.compile.schedule_words import KEYS, MISSED, OVERLAPS
-from specs.compile.values import given, mapping
+from specs.compile.values import given, mapping, yes
 from specs.kit.cron import Cron, NoZone, zone_of
 from specs.schedule import MOST_KEPT, ScheduleSpec
 
@@ -64,7 +64,7 @@ def schedule(path: str, raw: Json, verdicts: Verdicts) -> ScheduleSpec | None:
     made = ScheduleSpec(
         cron=str(cron),
         timezone=str(zone),
-        paused=value.get("paused") is True,
+        paused=yes(value.get("paused")),
         **given(
             jitter=verdicts.duration(value, f"{where}.jitter"),
             overlap=_word(where, value, "overlap", OVERLAPS, verdicts),
@@ -153,7 +153,7 @@ def _beside(path: str, raw: Json, verdicts: Verdicts) -> None:
             "what runs by a schedule has no endpoints, so nothing can be published",
             "leave ports out",
         )
-    if mapping(raw.get("x-corral")).get("exclusive") is True:
+    if yes(mapping(raw.get("x-corral")).get("exclusive")):
         verdicts.refuse(
             f"{path}.x-corral.exclusive",
             "an exclusive service is one that goes on",

@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from specs import bounds, shares, templates
-from specs.compile import addresses, limits, naming, pairs, schedules
+from specs.compile import addresses, booleans, limits, naming, pairs, schedules
 from specs.compile.placing import strategy
 from specs.compile.security import LEVELS
 from specs.compile.service import ServiceCompiler
-from specs.compile.values import given, mapping, number, texts
+from specs.compile.values import given, mapping, number, texts, yes
 from specs.compile.verdicts import Verdicts
 from specs.compile.volumes_from import with_inherited
 from specs.findings import Findings
@@ -54,6 +54,7 @@ class _Compiler:
 
     def run(self) -> tuple[StackSpec, list[Problem]]:
         self.verdicts.apply_table()
+        booleans.check(self.project, self.verdicts)
         naming.check(self.project, self.name, self.verdicts)
         limits.check(self.project, self.verdicts)
         pairs.check(self.project, self.verdicts)
@@ -181,7 +182,7 @@ class _Compiler:
         return VolumeSpec(
             name=name,
             external=bool(raw.get("external")),
-            per_slot=bool(extension.get("per_slot")) or templates.SLOT in words,
+            per_slot=yes(extension.get("per_slot")) or templates.SLOT in words,
             labels=texts(raw.get("labels")),
             options=options,
             relative=share is not None

@@ -282,7 +282,7 @@ EXTENSIONS: dict[str, Extension] = {
     ),
     "services.*.x-corral.exclusive": Extension(
         "true: never two copies at once, whatever is cut off or frozen: see docs/reliability.md",
-        {"type": "boolean"},
+        schedules.BOOLEAN,
     ),
     "services.*.x-corral.canary": Extension(
         "{replicas: N, weight: 10%, promote: manual, `after 10m` or `healthy-for 10m`}:"
@@ -314,7 +314,7 @@ EXTENSIONS: dict[str, Extension] = {
         "how long (10m) the old tasks of a blue-green update stay, ready to go back to",
         {"type": "string"},
     ),
-    "volumes.*.x-corral.per_slot": Extension("true: one volume per replica", {"type": "boolean"}),
+    "volumes.*.x-corral.per_slot": Extension("true: one volume per replica", schedules.BOOLEAN),
 }
 
 

@@ -55,6 +55,11 @@ def mapping(value: Any) -> Json:
     return value if isinstance(value, dict) else {}
 
 
+def yes(value: Any) -> bool:
+    """Say whether a setting of corral's own says true; what is neither was refused before."""
+    return value is True or value == "true"
+
+
 def listed(value: Any) -> list[str]:
     if value is None:
         return []

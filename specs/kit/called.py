@@ -2,9 +2,11 @@
 
 A word is a service, else a container: by its name as ``ps`` shows it, as ``logs`` does (``web-1``),
 by its id or the beginning of it (``ps -q``), or by the name old Compose gave it (``shop_web_1``).
-A service wins: that is what Compose takes.
+A service wins: that is what Compose takes. Of two of a name one may stand by (blue-green): the
+other is meant, and the one that stands by is called by its id.
 
-Rows are mappings with ``id``, ``name``, ``service``, ``slot`` and ``oneoff``, as ``corral ps`` has.
+Rows are mappings with ``id``, ``name``, ``service``, ``slot``, ``oneoff`` and ``beside``, as
+``corral ps`` has.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any]
 
 SHORTEST = 4  # letters of an id that may stand for it
+STANDS_BY = "stands by"  # as a row's ``beside`` says it
 
 
 class Ambiguous(Exception):
@@ -45,11 +48,16 @@ def containers(word: str, rows: Iterable[Row]) -> list[Row]:
     rows = list(rows)
     for known in (_named, _short, _with_id, _of_old):
         if found := [row for row in rows if known(word, row)]:
-            return found
+            return found if known is _with_id else serving(found)
     begun = [row for row in rows if len(word) >= SHORTEST and str(row.get("id")).startswith(word)]
     if len({row.get("id") for row in begun}) > 1:
         raise Ambiguous(f"{word} is the beginning of {len(begun)} ids")
     return begun
+
+
+def serving(rows: list[Row]) -> list[Row]:
+    """Return the rows but for those that stand by, which only their ids call; all if all do."""
+    return [row for row in rows if row.get("beside") != STANDS_BY] or rows
 
 
 def _named(word: str, row: Row) -> bool:

@@ -387,6 +387,16 @@ async def test_a_copy_of_the_same_epoch_is_taken_over_for_good(world, again, hea
     assert world.dispatcher.superseded == "", "law: what was decided is not asked about again"
 
 
+async def test_our_own_agent_that_was_never_told_anything_is_known_as_such(world):
+    """A controller restored on another machine has a new agent beside it: it is nobody's."""
+    await world.connected()
+    (known,) = await world.dispatcher.held()
+    assert world.dispatcher.blank == frozenset()
+    world.agent._remember(replace(world.agent.simulated.holdings.held, stamp=None))
+    assert await world.dispatcher.held() == {}
+    assert world.dispatcher.blank == {known}
+
+
 async def test_what_nobody_took_over_is_asked_about_again(world):
     """It answers only after somebody decided: what it has was not taken over."""
     await world.connected()

@@ -64,7 +64,7 @@ USED = {"b": {"use": NodeUse(memory=7 * GIB)}, "c": {"use": NodeUse(memory=6 * G
         (
             task(homes=(Home("volume app_data", "volume app_data", "gone"),)),
             fleet(),
-            "corral volume move app_data a",
+            "corral volume restore app_data FILE --node a",
         ),
         (
             task(),
@@ -166,3 +166,23 @@ def test_why_a_node_was_taken(asked, view, words):
     assert chosen(view, asked, "a") in (words, "")
     if words:
         assert chosen(view, asked, "a") == words
+
+
+def test_what_is_lost_with_its_machine_is_put_back_before_it_begins_empty():
+    lost = task(homes=(Home("volume app_data", "volume app_data", "gone"),))
+    assert [change.words for change in changes(fleet(), lost)] == [
+        "corral volume restore app_data FILE --node a",
+        "corral volume restore app_data FILE --node b",
+        "corral volume restore app_data FILE --node c",
+        "corral volume create --node a app_data",
+    ]
+
+
+def test_what_is_at_home_on_a_node_there_is_moves():
+    home = task(
+        homes=(Home("volume app_data", "volume app_data", "b"),),
+        constraints=("node.hostname == a",),
+    )
+    words = [change.words for change in changes(fleet(), home)]
+    assert "corral volume move app_data --to a" in words
+    assert not any("restore" in said or "create" in said for said in words)

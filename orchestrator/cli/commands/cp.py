@@ -78,6 +78,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 def chosen(rows: list[dict[str, Any]], service: str, index: int) -> list[dict[str, Any]]:
     """Return the containers meant, one for each replica, those that run first. Raises CliError."""
     mine = [row for row in rows if row.get("service") == service and not row.get("oneoff")]
+    mine = called.serving(mine)
     if not mine:
         mine = called.containers(service, rows)
     if not mine:

@@ -67,6 +67,10 @@ def choose(rows: list[dict[str, Any]], service: str, index: int) -> dict[str, An
         from orchestrator.cli import called  # a service is what is mostly named
 
         mine = called.containers(service, rows)
+    if any(row.get("beside") == "stands by" for row in mine):
+        from orchestrator.cli import called
+
+        mine = called.serving(mine)
     running = [row for row in mine if alive(row)]
     running = [row for row in running if not row.get("oneoff")] or running
     if index:

@@ -79,7 +79,8 @@ def _containers(session: Invocation, name: str) -> list[dict[str, Any]]:
     stack = _stack_here(session)
     rows = _tasks(session, stack) if stack else []
     services, ids, _ = called.meant([name], rows)
-    mine = [row for row in rows if row["id"] in ids or row.get("service") in services]
+    mine = [row for row in rows if row["id"] in ids]
+    mine += called.serving([row for row in rows if row.get("service") in services])
     if not mine:
         try:
             task = session.client.get(f"/v1/tasks/{quote(name)}")

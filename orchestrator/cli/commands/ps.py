@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             _tell(why)
     if not args.orphans:
         rows = [row for row in rows if row.get("carried") != "orphan"]
-    meant = containers.now(rows)
+    meant = containers.listed(rows)
     if not everything:  # what is replaced, and still ends, is no container of its own
         rows = [row for row in rows if row["id"] in meant]
     services, single, missing = _meant(args.services, rows)
@@ -194,7 +194,7 @@ def as_table(
 ) -> str:
     """Return the table; columns nobody fills are left out.
 
-    ``meant`` are the ids of the tasks that their names mean; others of a name are past.
+    ``meant`` are the ids of the tasks that are there to stay; others of a name are past.
     """
     lines = []
     for row in rows:
@@ -210,6 +210,7 @@ def as_table(
                 times.since(row.get("created_at"), now),
                 (row.get("status") or row.get("state", ""))
                 + (" (past)" if row["id"] not in meant else "")
+                + (f" ({row['beside']})" if row.get("beside") else "")
                 + (" (orphan)" if row.get("carried") == "orphan" else ""),
                 ", ".join(containers.ports(row)),
             )

@@ -176,7 +176,9 @@ def _dry_run(args: argparse.Namespace, session: Invocation) -> int:
 def _timed(model: Mapping[str, Any]) -> set[str]:
     """Return the services that run by a schedule."""
     services = model.get("services") or {}
-    return {n for n, s in services.items() if ((s or {}).get("x-corral") or {}).get("schedule")}
+    said = {name: (service or {}).get("x-corral") for name, service in services.items()}
+    # What is no mapping is refused where it is written, by the controller.
+    return {n for n, x in said.items() if isinstance(x, dict) and x.get("schedule")}
 
 
 def _stand_by(args: argparse.Namespace, model: Mapping[str, Any]) -> bool:

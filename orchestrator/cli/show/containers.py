@@ -29,7 +29,8 @@ NO_CODE = 1  # for who must have a number: nobody saw how it ended, or it never 
 def now(rows: Iterable[Row]) -> frozenset[str]:
     """Return the ids of the tasks their names mean: one each.
 
-    What serves and is to stay, else what is on its way, else what ends; the newest of these.
+    What serves and is to stay, else what is on its way, else what ends; the newest of these. What
+    stands by is meant where nothing else of its name is to stay.
     """
     best: dict[object, Row] = {}
     for row in rows:
@@ -39,11 +40,24 @@ def now(rows: Iterable[Row]) -> frozenset[str]:
     return frozenset(str(row.get("id")) for row in best.values())
 
 
-def _rank(row: Row) -> tuple[bool, bool, bool, float, str]:
+def listed(rows: Iterable[Row]) -> frozenset[str]:
+    """Return the ids of what is there to stay: what is meant, and what runs beside that.
+
+    An old task beside a canary serves as well, and what stands by is kept on purpose.
+    """
+    rows = list(rows)
+    meant = now(rows)
+    tried = {row.get("name") for row in rows if row.get("beside")}
+    stay = (row for row in rows if row.get("name") in tried and _rank(row)[2])
+    return meant | {str(row.get("id")) for row in stay}
+
+
+def _rank(row: Row) -> tuple[bool, bool, bool, bool, float, str]:
     live = row.get("state") not in FINAL
     stays = live and not row.get("stopping")
     ready = stays and bool(row.get("ready"))
-    return ready, stays, live, float(row.get("created_at") or 0.0), str(row.get("id"))
+    serves = stays and row.get("beside") != "stands by"
+    return serves, ready, stays, live, float(row.get("created_at") or 0.0), str(row.get("id"))
 
 
 def ports(row: Row) -> list[str]:

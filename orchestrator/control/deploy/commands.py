@@ -19,6 +19,7 @@ from orchestrator.control.deploy.unchanged import Same, deployed_already
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import STACKS, Idempotency
 from orchestrator.control.mirror.released import completed, finish, newest_spec
+from orchestrator.control.mirror.serving import stands_by
 from orchestrator.control.telling import history
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError
@@ -373,7 +374,10 @@ class Commands:
                 task
                 for task in draft.tasks(stack).values()
                 if task.live and task.node is not None
-                if everything or task.service in asked or task.id in tasks
+                if everything
+                or task.id in tasks
+                # What was frozen before it stood by goes on, too.
+                or (task.service in asked and not (paused and stands_by(self._cluster, task)))
             ]
             for task in mine:
                 if task.paused is not paused:

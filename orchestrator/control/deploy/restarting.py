@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.deploy.starting import check_known, whole_down
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.records import STACKS
+from orchestrator.control.mirror.serving import stands_by
 from orchestrator.errors import Conflict
 from specs.api import Restarted
 from specs.states import FINAL, Desired
@@ -32,7 +33,10 @@ def restart(draft: Draft, stack: Stack, spec: StackSpec, request: Restart) -> Re
     tasks = [
         t
         for t in draft.tasks(stack.name).values()
-        if t.service in wanted and t.desired is not Desired.REMOVED
+        if t.service in wanted
+        and t.desired is not Desired.REMOVED
+        # What stands by is kept as it is, to go back to; by its id it is restarted.
+        and (t.id in request.tasks or not stands_by(draft.cluster, t))
     ]
     down = stack.desired == "stopped"
     tasks += [

@@ -31,6 +31,8 @@ def goes_on(cluster: Mirror, name: str, services: Collection[str]) -> bool:
     tasks = [t for t in cluster.tasks_of(name) if not services or t.service in services]
     if any(t.state not in FINAL for t in tasks):
         return True
+    if _iterates(cluster, stack, services):
+        return True
     if stack.desired != "up":
         return False
     release = cluster.releases.get((name, stack.release))
@@ -48,6 +50,19 @@ def goes_on(cluster: Mirror, name: str, services: Collection[str]) -> bool:
         )
         for service in (spec.services.values() if spec is not None else ())
         if not services or service.name in services
+    )
+
+
+def _iterates(cluster: Mirror, stack: Stack, services: Collection[str]) -> bool:
+    """Say whether an iteration of a schedule goes on, or comes when it is due."""
+    scheduled = (
+        record
+        for (name, service), record in cluster.schedules.items()
+        if name == stack.name and (not services or service in services)
+    )
+    return any(
+        record.going or (stack.desired == "up" and not record.resting and not record.held)
+        for record in scheduled
     )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Mirror
     from specs.api import Stack
     from specs.node import Node
-    from specs.stack import ServiceSpec
+    from specs.stack import Canary, ServiceSpec
     from specs.task import Task
 
 GOING = frozenset({Desired.SHUTDOWN, Desired.REMOVED})
@@ -59,17 +59,39 @@ def stands_by(cluster: Mirror, task: Task) -> bool:
     return standby is not None and task.spec_hash in standby.hashes
 
 
+def was_replaced(cluster: Mirror, task: Task) -> bool:
+    """Say whether the task stands by and had its traffic before: it is kept to go back to."""
+    stack = cluster.stacks.get(task.stack)
+    standby = stack.standby.get(task.service) if stack is not None else None
+    return standby is not None and standby.since > 0 and task.spec_hash in standby.hashes
+
+
+def beside(cluster: Mirror, task: Task) -> str:
+    """Return what a task is that runs beside another of its name; "": nothing of the kind."""
+    if task.state in FINAL or is_leaving(task):
+        return ""
+    if stands_by(cluster, task):
+        return "stands by"
+    return "canary" if task.turn == "beside" and _canary_of(cluster, task) is not None else ""
+
+
 def canary_share(cluster: Mirror, task: Task) -> int:
     """Return the percent of connections that canaries get which this task is one of; 0: none."""
+    canary = _canary_of(cluster, task)
+    return canary.weight if canary is not None else 0
+
+
+def _canary_of(cluster: Mirror, task: Task) -> Canary | None:
+    """Return the canary that the task's release still tries; the task is one if made beside."""
     stack = cluster.stacks.get(task.stack)
     release = cluster.releases.get((task.stack, stack.release)) if stack is not None else None
     if release is None or task.release != release.number or task.service in release.promoted:
-        return 0
+        return None
     spec = cluster.parts.get(release.spec)
     service = spec.services.get(task.service) if spec is not None else None
     canary = service.update.canary if service is not None else None
     stands = release.state in (ReleaseState.DEPLOYING, ReleaseState.FAILED)
-    return canary.weight if canary is not None and stands else 0
+    return canary if stands else None
 
 
 def is_leaving(task: Task) -> bool:

@@ -87,3 +87,45 @@ def test_stats_of_what_does_not_run(shop, corral):
     shop.on("GET", "/v1/stacks/shop/usage", {"tasks": []})
     done = corral("-p", "shop", "stats", "--no-stream", "-a", "--format", "json", "job-1")
     assert [json.loads(line)["Name"] for line in done.out.splitlines()] == ["shop-job-1"]
+
+
+@pytest.fixture
+def blue_green(shop):
+    old = row("web-1", "web", slot=1, id="older", beside="stands by", created_at=9.0)
+    old["ports"] = ["0.0.0.0:9999->80/tcp"]
+    new = row("web-1", "web", slot=1, id="newer", ports=["0.0.0.0:8081->80/tcp"])
+    shop.on("GET", "/v1/stacks/shop/tasks", {"tasks": [old, new]})
+    return shop
+
+
+ASKED = [(word,) for word in ("web", "web-1", "shop-web-1", "shop_web_1")] + [("--index=1", "web")]
+
+
+@pytest.mark.parametrize("words", ASKED)
+def test_what_stands_by_is_not_entered_by_its_name(blue_green, corral, words):
+    assert corral("-p", "shop", "exec", "-T", *words, "true").code == 0
+    assert corral("-p", "shop", "attach", "--no-stdin", *words).code == 0
+    assert corral("-p", "shop", "port", *words, "80").out == "0.0.0.0:8081\n"
+    corral("-p", "shop", "cp", *words[:-1], f"{words[-1]}:/etc/hosts", "x")
+    for what in ("exec", "attach", "archive"):
+        assert blue_green.asked("GET", f"/v1/tasks/newer/{what}")
+        assert not blue_green.asked("GET", f"/v1/tasks/older/{what}")
+
+
+def test_what_stands_by_is_entered_by_its_id(blue_green, corral):
+    assert corral("-p", "shop", "exec", "-T", "older", "true").code == 0
+    assert blue_green.asked("GET", "/v1/tasks/older/exec")
+    assert corral("-p", "shop", "port", "older", "80").out == "0.0.0.0:9999\n"
+
+
+def test_ps_lists_what_runs_beside_another_with_a_word(blue_green, corral):
+    out = corral("-p", "shop", "ps").out
+    assert out.count("shop-web-1") == 2
+    assert out.count("(stands by)") == 1
+    old = row("web-1", "web", slot=1, id="older")
+    new = row("web-1", "web", slot=1, id="newer", beside="canary", created_at=9.0)
+    blue_green.on("GET", "/v1/stacks/shop/tasks", {"tasks": [old, new]})
+    assert sorted(corral("-p", "shop", "ps", "-q").out.split()) == ["newer", "older"]
+    out = corral("-p", "shop", "ps", "-a").out
+    assert out.count("(canary)") == 1
+    assert "(past)" not in out

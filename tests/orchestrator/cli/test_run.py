@@ -13,6 +13,7 @@ from orchestrator.cli.commands import run
 from orchestrator.cli.commands.attach import KEYS, Keys
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.client.errors import ApiNotFound, NoAnswer
+from specs.compile.stack import compile_stack
 
 SERVICE = {
     "image": "app:1",
@@ -88,6 +89,53 @@ def test_what_the_flags_make_of_the_service(words, key, value):
     import shlex
 
     assert made(*shlex.split(words)).get(key) == value
+
+
+NEEDED = {"db": {"condition": "service_started"}}
+DATA = [{"type": "volume", "source": "data", "target": "/data"}]
+# What the service says, and the words of `run` that do not go with it for the service's own tasks.
+OF_ITS_TASKS = [
+    ({"deploy": {"mode": "replicated-job"}, "x-corral": {"max_concurrent": 2}}, "web"),
+    ({"x-corral": {"schedule": "@daily"}}, "-p 8081:81 web"),
+    ({"x-corral": {"canary": {"replicas": 1}}}, "-v data:/data web"),
+    ({"x-corral": {"update": "blue-green", "keep_old": "5m"}}, "-v data:/data web"),
+    (
+        {
+            "deploy": {"replicas": 2},
+            "volumes": DATA,
+            "x-corral": {"canary": {"replicas": 1}, "security": "baseline"},
+        },
+        "web",
+    ),
+    ({"depends_on": NEEDED, "x-corral": {"depends_deadline": "2m"}}, "--no-deps web"),
+    ({"depends_on": NEEDED, "x-corral": {"depends_deadline": "2m"}}, "web"),
+    ({"cpus": 1, "x-corral": {"autoscale": {"max": 3, "cpu": "50%"}}}, "web"),
+]
+
+
+@pytest.mark.parametrize(("said", "words"), OF_ITS_TASKS)
+def test_what_corral_says_of_the_services_own_tasks_is_not_said_of_a_one_off(said, words):
+    services = {"web": {"image": "app:1", **said}, "db": {"image": "db:1"}}
+    project = {"name": "demo", "services": services, "volumes": {"data": {}}}
+    assert compile_stack(project, {}, "demo")[0].services["web"], "the file itself is right"
+    args = parsed(*words.split())
+    own = oneoff.changed(
+        services["web"], args, command=(), environment={}, terminal=False, declared=("data",)
+    )
+    spec, _ = compile_stack({**project, "services": {**services, "web": own}}, {}, "demo")
+    web = spec.services["web"]
+    assert (web.max_concurrent, web.schedule, web.autoscale) == (None, None, None)
+    assert web.update.canary is None
+    assert not web.update.blue_green
+    assert web.task.security == said["x-corral"].get("security", "default")
+
+
+@pytest.mark.parametrize("said", [5, [], "x"])
+def test_what_is_no_mapping_is_left_for_the_compiler_to_refuse(said):
+    own = oneoff.changed(
+        {"image": "a", "x-corral": said}, parsed("web"), command=(), environment={}, terminal=False
+    )
+    assert own["x-corral"] == said
 
 
 def test_a_terminal_and_the_environment():

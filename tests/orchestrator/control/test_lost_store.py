@@ -51,6 +51,7 @@ class Agents:
         self.asked: list[Node] = []
         self.goes_on = asyncio.Event()
         self.goes_on.set()
+        self.blank: frozenset[str] = frozenset()
 
     @property
     def behind(self) -> object:
@@ -125,6 +126,22 @@ async def test_forgotten_nodes_are_asked_and_known_again(case):
             )
             assert (node.underlay, node.overlay) == (f"192.0.2.{number}", f"10.210.0.{number}")
     assert cluster.nodes["n1"].overlay == "10.210.0.1", "law: no address is given twice"
+    assert agents.decided == [False]
+
+
+async def test_the_machine_it_was_restored_to_is_not_waited_for():
+    """It is the controller's own node, and its agent is a new one: it holds nothing of anybody."""
+    store, clock = MemoryStore(), ManualClock()
+    await store.txn((), (Put(keys.node("n1"), HOME.encode()),))
+    second = Node(id="n2", name="host2", address="root@host2")
+    await store.txn((), (Put(keys.node("n2"), second.encode()),))
+    cluster = await Cluster.open(store, clock)
+    agents = Agents(cluster, n2=holds(2))
+    question = StateQuestion(store, cluster, PlainSealer(), agents, clock)
+    assert (await question.show()).absent == ("host1",), "its agent does not answer yet"
+    agents.blank = frozenset({"n1"})
+    assert (await question.show()).absent == ()
+    await question.adopt(without_absent=False)
     assert agents.decided == [False]
 
 

@@ -7,8 +7,9 @@ import base64
 
 import pytest
 
+from orchestrator.control.mirror.serving import beside
 from orchestrator.errors import Conflict, Invalid, NotFound
-from specs.api import Rollback
+from specs.api import Restart, Rollback
 from specs.made_by import MadeBy
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
@@ -425,6 +426,14 @@ async def test_blue_green_goes_back_at_once_to_the_set_that_stands_by():
         before = {task.id for task in rig.live("web")}
         await deployed(rig, web=replicas(3, update={"monitor": "1s"}, image="web:2", **ours))
         assert len(rig.live("web")) == 6, "the old set is kept"
+        verbs = rig.control
+        done = await verbs.restart("app", Restart(services=("web",)))
+        assert not before & {*done.tasks}
+        assert len(done.tasks) == 3
+        await rig.deployed()
+        await verbs.pause("app", ("web",), paused=True)
+        assert {t.id for t in rig.live("web") if not t.paused} == before
+        await verbs.pause("app", ("web",), paused=False)
         begun = rig.clock.monotonic()
         await went_back(rig)
         assert rig.clock.monotonic() - begun < 2.0
@@ -439,6 +448,8 @@ async def test_a_canary_is_not_tried_on_what_ran_before():
         await deployed(rig, web=replicas(3, image="web:1"))
         await rig.up(project(web=replicas(3, image="web:2", **ours)))
         await rig.until(lambda: len(rig.ready("web")) == 4)
+        words = [beside(rig.cluster, task) for task in rig.live("web")]
+        assert sorted(words) == ["", "", "", "canary"]
         row = await went_back(rig)
         assert row.to == 1
         assert images(rig) == {"web": "web:1"}
