@@ -48,7 +48,7 @@ from specs.kit.sdnotify import notify
 from specs.wire import ExecRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from agent.config import AgentConfig
     from agent.tasks.effects import Prober
@@ -89,12 +89,40 @@ async def run(
 ) -> None:
     """Run the agent until SIGTERM or SIGINT; containers outlive it."""
     ending = Ending()
+
+    async def serve(server: Server, _: Worker) -> None:
+        async with _door(server, config):
+            await ending.wait()
+        log.info("the agent stopped; containers stay")
+
     with _only_one(config):
         _share(config)
         async with alive.shown(config.run_dir.parent, "agent"):
             effects = effects or real_effects(config)  # imports a lot; nobody waits for us yet
             with stalls.watched():
-                await _serve(config, effects, clock or SystemClock(), ending)
+                await _work(config, effects, clock or SystemClock(), ending, serve)
+
+
+async def leave(
+    config: AgentConfig, effects: Effects | None = None, clock: Clock | None = None
+) -> list[str]:
+    """End all this node runs and has made, heard by nobody; return ids of tasks that would not go.
+
+    For a machine whose agent does not run. Raises AlreadyRunning where one does. Nobody can reach
+    it meanwhile, so no controller has it begin again what was ended.
+    """
+    left: list[str] = []
+    with _only_one(config):
+        _share(config)
+        parts = effects or real_effects(config)
+
+        async def go(_: Server, worker: Worker) -> None:
+            went = await _leave(config, worker, parts, None)
+            assert isinstance(went, list), "refused to nobody"
+            left.extend(went)
+
+        await _work(config, parts, clock or SystemClock(), Ending(), go)
+    return left
 
 
 class Ending:
@@ -141,7 +169,14 @@ def _only_one(config: AgentConfig) -> Iterator[None]:
         yield
 
 
-async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: Ending) -> None:
+async def _work(
+    config: AgentConfig,
+    effects: Effects,
+    clock: Clock,
+    ending: Ending,
+    meanwhile: Callable[[Server, Worker], Awaitable[None]],
+) -> None:
+    """Run all parts while ``meanwhile`` does, which begins when what runs here was adopted."""
     async with contextlib.AsyncExitStack() as stack:
         spawner = await stack.enter_async_context(Spawner())
         stack.push_async_callback(effects.peers.close)
@@ -177,12 +212,10 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: En
             ]
             await tasks.worker.adopted.wait()
             try:
-                async with _door(server, config):
-                    await ending.wait()
+                await meanwhile(server, tasks.worker)
             finally:
                 for task in work:
                     task.cancel()
-    log.info("the agent stopped; containers stay")
 
 
 def _containers(config: AgentConfig, spawner: Spawner, rotation: Rotation) -> OciContainers:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests import leaks, warm
 from tests.lab_fixtures import end_cluster
 
 pytestmark = pytest.mark.real
+CHECKOUT = Path(__file__).parents[2]
 IDENTITY = "/root/.ssh/id_ed25519"
 
 
@@ -195,5 +198,45 @@ def test_a_new_machine_takes_the_place_of_a_lost_one(lab, first):
     n2.run(["/opt/corral/uninstall", "--purge"])
     first.corral("node", "rm", "n2", timeout=240)
     for host in (n2, n3):
+        left = leaks.settled(lambda host=host: leaks.of_host(host), before[host.name])
+        assert not left, "\n".join(left)
+
+
+RUNS = """
+name: app
+services:
+  web:
+    image: busybox
+    command: [sleep, "100000"]
+    stop_grace_period: 1s
+    volumes: ["data:/data"]
+    deploy: {mode: global, placement: {constraints: ["node.labels.zone == a"]}}
+volumes: {data: {}}
+"""
+# The supervisor, the agent and its name server, all at once: nobody can start another.
+KILL = "kill -9 $(pgrep -f '[s]upervisor.py|[-]m agent')"
+
+
+@pytest.mark.timeout(400)  # two joins, two ends
+def test_what_runs_on_a_machine_ends_with_uninstall_whoever_still_serves_there(lab, first):
+    healthy, dead = hosts = lab.host("n2"), lab.host("n3")
+    before = {host.name: leaks.of_host(host) for host in hosts}
+    for host in hosts:
+        add(first, host, "--label", "zone=a")
+    first.run([sys.executable, str(CHECKOUT / "scripts/base_images.py"), "busybox"], timeout=240)
+    first.write("/tmp/app/compose.yaml", RUNS)
+    first.run(["sh", "-ec", "cd /tmp/app && corral up -d; rm -r /tmp/app"], timeout=240)
+    for host in hosts:
+        assert host.run(["pgrep", "-x", "conmon"]).stdout, "a container runs"
+    dead.run(["sh", "-c", KILL])
+    assert healthy.run(["/opt/corral/uninstall"], timeout=240, check=False).returncode == 0
+    volumes = "/var/lib/corral/agent/volumes"
+    assert healthy.run(["ls", volumes]).stdout, "named volumes stay"
+    healthy.run(["rm", "-rf", "/var/lib/corral/agent"])
+    done = dead.run(["/opt/corral/uninstall", "--purge"], timeout=240, check=False)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "cannot" not in done.stderr
+    for host in hosts:
         left = leaks.settled(lambda host=host: leaks.of_host(host), before[host.name])
         assert not left, "\n".join(left)

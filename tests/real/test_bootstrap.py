@@ -343,6 +343,30 @@ async def test_a_forgotten_node_can_be_added_again(lab, controller):
     untouched(n2, before)
 
 
+async def test_uninstall_stays_and_says_what_does_while_something_of_ours_does(lab):
+    n2 = lab.host("n2")
+    before = leaks.of_host(n2)
+    script = Path(install.__file__).with_name("uninstall.sh").read_text()
+    n2.run(["mkdir", "-p", "/opt/corral"])
+    n2.write(install.UNINSTALL, script, 0o755)
+    # No agent was ever here, and the tool that would take the link away is missing.
+    ip = n2.run(["sh", "-c", "readlink -f $(command -v ip)"]).stdout.strip()
+    away = [
+        "sh",
+        "-ec",
+        'ip link add cr-left type veth peer name cr-right; mv "$1" "$1.away"',
+        "sh",
+        ip,
+    ]
+    n2.run(away)
+    done = n2.run([install.UNINSTALL], check=False, timeout=120)
+    n2.run(["mv", f"{ip}.away", ip])
+    assert done.returncode == 1
+    assert "still on this machine:\n  link: cr-" in done.stderr
+    n2.run([install.UNINSTALL], timeout=120)
+    untouched(n2, before)
+
+
 async def test_overlapping_addresses_are_refused(lab, controller):
     n2 = lab.host("n2")
     n2.run(["ip", "route", "add", "10.210.5.0/24", "dev", "eth0"])

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Takes off this machine what `corral node add` put on it, except named volumes (--purge: those too).
-# Run by the agent when the node leaves its cluster, by a failed `node add`, or by hand. It may be
-# run again at any time. What was here before corral stays: /opt/corral/made names what was made.
+# Run by the agent when the node leaves its cluster, by a failed `node add`, or by hand, also where
+# no agent runs. It may be run again at any time, and ends with 1 where something of ours stays:
+# then this script does, too. What was here before corral stays: /opt/corral/made names what was made.
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 cd / || exit 1
@@ -48,16 +49,64 @@ end() {
 }
 # Ours are the processes that were started with the environment of this installation.
 ours() {
-  for proc in /proc/[0-9]*; do
-    [ "${proc#/proc/}" = $$ ] && continue
-    tr '\0' '\n' <"$proc/environ" 2>/dev/null | grep -qx "PYTHONPATH=$OPT/.*" || continue
-    tr '\0' ' ' <"$proc/cmdline" 2>/dev/null | grep -Eq -- "$1" && echo "${proc#/proc/}"
+  for file in $(grep -lzxs "PYTHONPATH=$OPT/.*" /proc/[0-9]*/environ); do
+    pid=${file#/proc/} pid=${pid%/environ}
+    [ "$pid" = $$ ] && continue
+    { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -Eq -- "$1" && echo "$pid"
   done
 }
+DAEMONS='supervisor\.py|-m agent( |\.|$)'
+monitors() {
+  for file in $(grep -lxs conmon /proc/[0-9]*/comm); do
+    pid=${file#/proc/} pid=${pid%/comm}
+    { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null |
+      grep -Eq -- "(--bundle|-b) $RUN/" && echo "$pid"
+  done
+}
+groups() {
+  for group in /sys/fs/cgroup/corral /sys/fs/cgroup/*/corral; do
+    [ -d "$group" ] && echo "$group"
+  done
+}
+# A 0 is a process that is none of this machine's.
+contained() {
+  for group in $(groups); do
+    find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null
+  done | grep -vx 0 | sort -un
+}
+links() { sed -n 's/^ *\(cr-[^:]*\):.*/\1/p' /proc/net/dev; }
+# The deepest first; the kernel writes a space as \040, which printf reads as \0040.
+mounted() {
+  sed 's/^[^ ]* \([^ ]*\) .*/\1/' /proc/mounts | grep -E "^($STATE|$RUN)/" | sort -r |
+    sed 's/\\/\\0/g' | while read -r where; do printf '%b\n' "$where"; done
+}
+# Prints what of ours is still on the machine, one a line.
+left() {
+  contained | sed 's/^/process of a container: /'
+  monitors | sed 's/^/monitor of a container: /'
+  ours "$DAEMONS" | sed 's/^/process of corral: /'
+  links | sed 's/^/link: /'
+  nft list table inet corral >/dev/null 2>&1 && echo "nft table: inet corral"
+  mounted | sed 's/^/mount: /'
+}
+# What the agent could not take away is taken by name.
+sweep() {
+  for pid in $(contained); do kill -KILL "$pid" 2>/dev/null; done
+  for group in $(groups); do # what is frozen dies when it goes on
+    find "$group" -name freezer.state -exec sh -c 'echo THAWED >"$1"' - {} \; 2>/dev/null
+    find "$group" -name cgroup.freeze -exec sh -c 'echo 0 >"$1"' - {} \; 2>/dev/null
+  done
+  for pid in $(monitors); do kill -KILL "$pid" 2>/dev/null; done
+  for link in $(links); do ip link delete "$link" 2>/dev/null; done
+  nft delete table inet corral 2>/dev/null
+  mounted | while IFS= read -r where; do umount -l "$where" 2>/dev/null; done
+}
 
-# By hand, or before the machine is added again: the agent takes its containers away, then calls
-# this script itself.
-if [ -z "$later" ] && [ -S $RUN/agent.sock ] && [ -x $OPT/python ]; then
+# An agent of before cannot do it by itself: it has to be asked while it runs.
+home=$(readlink -f $OPT/current 2>/dev/null)
+alone=
+[ -n "$home" ] && [ -e "$home/agent/leaving.py" ] && alone=yes
+if [ -z "$later$alone" ] && [ -S $RUN/agent.sock ] && [ -x $OPT/python ]; then
   $OPT/python -I - <<'END' && tries=600
 import http.client, socket
 class Unix(http.client.HTTPConnection):
@@ -66,8 +115,11 @@ class Unix(http.client.HTTPConnection):
         self.sock.settimeout(150)
         self.sock.connect("/run/corral/agent.sock")
 link = Unix("agent")
-link.request("POST", "/v1/leave")
-raise SystemExit(link.getresponse().status != 200)
+try:
+    link.request("POST", "/v1/leave")
+    raise SystemExit(link.getresponse().status != 200)
+except OSError as error:
+    raise SystemExit(f"the agent does not answer: {error}")
 END
   while [ "${tries:-0}" -gt 0 ] && [ -e $OPT ]; do
     sleep 0.1
@@ -81,16 +133,46 @@ if [ -e /etc/systemd/system/corral-agent.service ]; then
   systemctl daemon-reload
 fi
 rm -f /etc/cron.d/corral-node # before what it would start again
-if read -r pid birth _ 2>/dev/null <$RUN/supervisor.pid && [ "$(started "$pid")" = "$birth" ]; then
-  end "$pid"
-fi
-for kind in 'supervisor\.py' '-m agent( |$)' '-m agent\.'; do
-  for pid in $(ours "$kind"); do end "$pid"; done
-done
-
 if [ -e $RC ] && grep -q '# corral$' $RC; then
   sed -i '/# corral$/d' $RC
   made rc.local && rm -f $RC
+fi
+if read -r pid birth _ 2>/dev/null <$RUN/supervisor.pid && [ "$(started "$pid")" = "$birth" ]; then
+  end "$pid"
+fi
+rm -f $RUN/supervisor.pid # or the daemons of one that was killed start another
+for kind in '-m agent\.upgrade' 'supervisor\.py' '-m agent( |$)'; do
+  for pid in $(ours "$kind"); do end "$pid"; done
+done
+
+# Nobody serves any more, so nobody has anything begun again. What the agent called this script
+# for, it did before.
+if [ -z "$later" ] && [ -n "$alone" ] && [ -d $STATE/agent ]; then
+  mkdir -p $STATE/log
+  [ -z "$(left)" ] || echo "ending what corral runs here (at most 150 s)"
+  env -i PATH=$PATH LANG=C.UTF-8 PYTHONPATH="$home" \
+    timeout -k 5 150 "$home/python" -P -m agent.leaving </dev/null 2>>$STATE/log/agent.log ||
+    echo "the agent could not end all of it: what is left is killed"
+fi
+for pid in $(ours '-m agent\.'); do end "$pid"; done
+
+until=$(($(date +%s) + 15))
+stays=$(left)
+while [ -n "$stays" ] && [ "$(date +%s)" -lt $until ]; do
+  sweep
+  sleep 0.1
+  stays=$(left)
+done
+for group in $(groups); do
+  find "$group" -depth -type d -exec rmdir {} + 2>/dev/null
+done
+if [ -n "$stays" ]; then
+  {
+    echo "still on this machine:"
+    echo "$stays" | sed 's/^/  /'
+    echo "corral's files stay; end these, then run $0 again"
+  } >&2
+  exit 1
 fi
 
 if made sshd; then
@@ -118,10 +200,6 @@ fi
 made group && groupdel corral 2>/dev/null
 
 if [ -d $STATE ]; then
-  # What is still mounted below would be emptied with the directory.
-  while read -r _ where _; do
-    case "$where" in $STATE/?*) umount -l "$where" ;; esac
-  done </proc/mounts
   if [ -z "$purge" ] && [ -n "$(ls -A $STATE/agent/volumes 2>/dev/null)" ]; then
     find $STATE -mindepth 1 -maxdepth 1 ! -name agent -exec rm -rf {} +
     find $STATE/agent -mindepth 1 -maxdepth 1 ! -name volumes -exec rm -rf {} +
