@@ -575,7 +575,7 @@ class ControlLoop:
 
     async def why(self, name: str, stack: str) -> Why:
         await load(GRAPHS)
-        known = self.journal.stacks
+        known = await self.journal.stacks()
         what, found = explaining.subject(self._cluster, name, stack, known)
         owner = self._cluster.tasks[found].stack if what == "task" else stack
         owner = found if what == "stack" else "" if what == "node" else owner
