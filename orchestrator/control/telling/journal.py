@@ -95,7 +95,8 @@ class EventJournal:
         self._counts: dict[str, int] = {}  # stack -> events
         # What happened lately -> how often, the record that counts it, as it is.
         self._folds: OrderedDict[Slot, tuple[int, str, Event]] = OrderedDict()
-        self._loaded = asyncio.Event()
+        self._loading = asyncio.Lock()
+        self._loaded = False
         cluster.journal = self
 
     @property
@@ -104,17 +105,18 @@ class EventJournal:
         return bool(self._waiting)
 
     async def stacks(self) -> frozenset[str]:
-        """Return the stacks of which something is kept, gone ones too.
-
-        A controller that just began waits a moment until it knows what an earlier one left.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                await self._loaded.wait()
+        """Return the stacks of which something is kept, gone ones too. Raises StoreError."""
+        await self.load()
         return frozenset(stack for stack, count in self._counts.items() if stack and count > 0)
 
     async def load(self) -> None:
-        """Take note of what an earlier controller left."""
+        """Take note, once, of what an earlier controller left. Raises StoreError."""
+        async with self._loading:
+            if not self._loaded:
+                await self._load()
+                self._loaded = True
+
+    async def _load(self) -> None:
         found = (await self._store.list(keys.EVENTS)).entries
         fresh = self._kept
         self._kept, self._bytes, self._counts = OrderedDict(), 0, {}
@@ -322,8 +324,10 @@ class EventJournal:
     async def read(self, query: EventQuery) -> tuple[list[Event], dict[str, int]]:
         """Return what is kept of what is asked for, oldest first; stack -> the revision read at.
 
-        With a stack come those that belong to none: how its nodes fared.
+        With a stack come those that belong to none: how its nodes fared. Who asks before the
+        control loop runs, as it does not until nodes were heard, has all of it too.
         """
+        await self.load()
         stacks = sorted({query.stack, ""} if query.stack is not None else {*self._counts, ""})
         found: list[Event] = []
         revisions: dict[str, int] = {}

@@ -214,6 +214,19 @@ async def test_after_a_restart_of_the_controller_it_is_counted_again():
     assert len(counts) == 2 * (journals.SINGLE + 1)
 
 
+@pytest.mark.parametrize("query", [{}, {"stack": "app"}, {"tail": 2}])
+async def test_who_asks_before_the_control_loop_runs_has_all_of_it(query):
+    """The API answers first: the loop waits until nodes were heard."""
+    kept = Kept()
+    await kept.happens("stack.removed")
+    await kept.happens("node.ready", stack="", service="", name="", slot=0)
+    kept.begin()
+    assert [event.kind for event in await kept.read(**query)] == ["stack.removed", "node.ready"]
+    kept.begin()
+    both, _ = await asyncio.gather(kept.journal.stacks(), kept.journal.load())
+    assert both == {"app"}
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_the_oldest_of_a_stack_go_first_and_others_stay(monkeypatch, restarted):
     monkeypatch.setattr(journals, "A_STACK", 50)
