@@ -11,7 +11,6 @@ Nothing here decides anything, and what it keeps in memory is made anew by ``loa
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Protocol
@@ -47,7 +46,6 @@ ALIKE = 5  # of one moment: more than so many of a service and kind are told as 
 SINGLE = 3  # times that something happens within WINDOW before it is only counted
 WINDOW = 900.0  # seconds; more than the longest back-off between two runs of an agent
 LONGEST = 600  # characters of a message
-PATIENCE = 5.0  # seconds until a controller that just began knows what there is
 WAITING = 1000  # events that wait for a transaction while the store cannot be written
 READ = 64  # records read before others get their turn
 NAMED = 16  # nodes named in one event
@@ -125,7 +123,6 @@ class EventJournal:
         for key, (_, _, size) in fresh.items():  # written while we read
             if key not in self._kept:
                 self._add(key, size)
-        self._loaded.set()
 
     def _add(self, key: str, size: int) -> None:
         stack, at, count = keys.event_parts(key)
