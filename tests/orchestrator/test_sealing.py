@@ -37,6 +37,7 @@ KINDS = {
     keys.VOLUMES: True,  # driver_opts: o: password=...
     keys.EVENTS: True,  # what a health check said last
     keys.STACKS: False,
+    keys.SCHEDULES: False,  # when, and how it ended: what runs is in one-offs and events
     keys.NODES: False,
     keys.NETWORKS: False,
     keys.BLOCKS: False,
