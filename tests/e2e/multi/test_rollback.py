@@ -78,7 +78,7 @@ def test_back_with_image_config_and_secret_while_requests_are_made(cluster, caps
     assert [row["number"] for row in rows] == [6, 5, 4, 3, 2, 1]
     assert [row["by"]["to"] for row in rows] == [3, 1, 2, 0, 0, 0]
     assert rows[2]["by"]["message"] == "prices were wrong"
-    assert {row["who"] for row in rows} == {"root"}
+    assert {row["who"] for row in rows} == {"root@n1"}
     assert rows[2]["changed"].startswith("back to 2: web: ")
     said = cluster("diff", "1", "2").stdout
     assert "~ service web" in said
