@@ -24,7 +24,7 @@ from orchestrator.errors import Invalid, Unavailable
 from orchestrator.store import keys
 from orchestrator.store.base import Delete, Put
 from orchestrator.store.memory import MemoryStore
-from specs.api import ClientMachine, Deploy, Restart, Start
+from specs.api import ClientMachine, Deploy, Restart, Start, Steer
 from specs.inside import NodeUsage
 from specs.node import Node, NodeFacts
 from specs.wire import HEARTBEAT, PROTOCOL, BuildEvent, Report, ResolvedImage, Stamp
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from agent.tasks.record import Record
-    from specs.api import Restarted, Started
+    from specs.api import Restarted, Started, Steered
     from specs.inside import TaskUsage
     from specs.plans import Plan
     from specs.task import Task
@@ -395,6 +395,11 @@ class Rig:
         request = Start(key=f"key-{self.deploys}", services=services)
         return await self.control.start(stack, request)
 
+    async def steer(self, action: str, *services: str, stack: str = "app") -> Steered:
+        self.deploys += 1
+        asked = Steer(key=f"key-{self.deploys}", action=action, services=services)
+        return await self.control.steer(stack, asked)
+
     async def restart(self, *services: str, stack: str = "app", **more: Any) -> Restarted:
         return await self.control.restart(stack, Restart(services=services, **more))
 
@@ -436,6 +441,11 @@ class Rig:
 
     def ready(self, service: str, stack: str = "app") -> list[Task]:
         return [t for t in self.live(service, stack) if t.status.ready]
+
+    def image_of(self, task: Task) -> str:
+        """Return the image that the task's release names for its service."""
+        release = self.cluster.releases[(task.stack, task.release)]
+        return self.cluster.parts[release.spec].services[task.service].task.image
 
     def release(self, stack: str = "app") -> Any:
         return self.cluster.releases[(stack, self.cluster.stacks[stack].release)]

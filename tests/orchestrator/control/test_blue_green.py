@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from specs.api import Steer
+from orchestrator.control.telling.words import words_of
 from tests.orchestrator.control.builders import CHECK, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
@@ -43,16 +43,11 @@ class Traffic:
     def told(self, node: str, tasks: list[str]) -> None:
         found: dict[str, int] = {}
         for task in tasks:
-            image = (
-                self.image(self.rig.cluster.tasks[task]) if task in self.rig.cluster.tasks else "?"
-            )
+            known = self.rig.cluster.tasks.get(task)
+            image = self.rig.image_of(known) if known is not None else "?"
             found[image] = found.get(image, 0) + 1
         if self.seen.setdefault(node, [])[-1:] != [found]:
             self.seen[node].append(found)
-
-    def image(self, task: Any) -> str:
-        release = self.rig.cluster.releases[(task.stack, task.release)]
-        return self.rig.cluster.parts[release.spec].services["web"].task.image
 
     def now(self) -> dict[str, int]:
         (found,) = {str(told[-1]): told[-1] for told in self.seen.values()}.values()
@@ -61,13 +56,16 @@ class Traffic:
     def ready(self) -> dict[str, int]:
         found: dict[str, int] = {}
         for task in self.rig.ready("web"):
-            found[self.image(task)] = found.get(self.image(task), 0) + 1
+            found[self.rig.image_of(task)] = found.get(self.rig.image_of(task), 0) + 1
         return found
 
 
-async def steer(rig: Rig, action: str) -> Any:
-    rig.deploys += 1
-    return await rig.control.steer("app", Steer(key=f"key-{rig.deploys}", action=action))
+def said(rig: Rig) -> dict[str, set[str]]:
+    """Return what `ps` says of the tasks: image -> the words."""
+    found: dict[str, set[str]] = {}
+    for task in rig.ready("web"):
+        found.setdefault(rig.image_of(task), set()).add(words_of(rig.cluster, task).text)
+    return found
 
 
 async def began(rig: Rig, **more: Any) -> Traffic:
@@ -89,6 +87,7 @@ async def test_traffic_goes_over_at_once_and_the_old_set_is_kept_and_then_goes()
         assert traffic.now() == OLD, "law: the new set has no traffic until all of it came to stay"
         (row,) = rig.control.rollout("app").services
         assert (row.way, row.state) == ("blue-green", "standby")
+        assert said(rig) == {"web:1": {"running"}, "web:2": {"running (no traffic yet)"}}
         await rig.deployed()
         assert traffic.now() == NEW
         for told in traffic.seen.values():
@@ -96,6 +95,8 @@ async def test_traffic_goes_over_at_once_and_the_old_set_is_kept_and_then_goes()
         assert traffic.ready() == {**OLD, **NEW}
         (row,) = rig.control.rollout("app").services
         assert (row.state, row.updated, len(row.kept)) == ("done", COUNT, COUNT)
+        kept = "running (kept to go back to, no traffic)"
+        assert said(rig) == {"web:1": {kept}, "web:2": {"running"}}
         await asyncio.sleep(500)
         await rig.restart_controller()
         await asyncio.sleep(60)
@@ -114,7 +115,7 @@ async def test_going_back_takes_no_time_while_the_old_set_is_kept():
         await rig.up(web("web:2"))
         await rig.deployed()
         begun = rig.clock.monotonic()
-        done = await steer(rig, "abort")
+        done = await rig.steer("abort")
         assert done.message == "back to release 1, as release 3"
         await rig.until(lambda: traffic.now() == OLD, within=2)
         assert rig.clock.monotonic() - begun < 2
@@ -158,9 +159,9 @@ async def test_a_new_set_that_fails_never_gets_traffic(how, action):
         for told in traffic.seen.values():
             assert all({*one} == {"web:1"} for one in told), "law: no traffic for what failed"
         if action == "pause":
-            await steer(rig, "abort")
+            await rig.steer("abort")
             await rig.deployed()
-        await rig.until(lambda: {traffic.image(t) for t in rig.live("web")} == {"web:1"})
+        await rig.until(lambda: {rig.image_of(t) for t in rig.live("web")} == {"web:1"})
         assert len(rig.ready("web")) == COUNT
         await asyncio.sleep(60)
         assert len(rig.ready("web")) == COUNT
@@ -180,7 +181,7 @@ async def test_a_new_set_that_is_never_ready_is_held_to_the_deadline():
         await rig.up(web("web:3", **CHECK), deadline=30.0)
         await rig.deployed()
         assert traffic.now() == {"web:3": COUNT}
-        await rig.until(lambda: {traffic.image(t) for t in rig.live("web")} == {"web:1", "web:3"})
+        await rig.until(lambda: {rig.image_of(t) for t in rig.live("web")} == {"web:1", "web:3"})
 
 
 async def test_it_is_paused_before_it_goes_over():
@@ -188,10 +189,10 @@ async def test_it_is_paused_before_it_goes_over():
         traffic = await began(rig)
         await rig.up(web("web:2"), deadline=30.0)
         await rig.until(lambda: traffic.ready() == {**OLD, **NEW})
-        await steer(rig, "pause")
+        await rig.steer("pause")
         await asyncio.sleep(100)
         assert traffic.now() == OLD
-        await steer(rig, "resume")
+        await rig.steer("resume")
         await rig.deployed()
         assert traffic.now() == NEW
 
@@ -268,7 +269,7 @@ async def test_another_update_while_a_set_is_kept(back, then):
         await rig.up(web("web:2"))
         await rig.deployed()
         if back:
-            await steer(rig, "abort")
+            await rig.steer("abort")
             await rig.deployed()
         served = traffic.now()
         await rig.up(web("web:3", **{"x-corral": ours}), deadline=30.0)

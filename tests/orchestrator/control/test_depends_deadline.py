@@ -129,8 +129,6 @@ async def test_a_partial_update_waits_and_gives_up_alike():
 
 
 async def test_a_paused_dependency_does_not_use_up_the_time():
-    from tests.orchestrator.control.test_rollout_situations import steer
-
     def files(n):
         db = replicas(3, image=f"db:{n}", update={"monitor": "1s"})
         return project(db=db, web=waiting(STARTED, "20s", image=f"web:{n}"))
@@ -140,8 +138,8 @@ async def test_a_paused_dependency_does_not_use_up_the_time():
         await rig.deployed()
         await rig.up(files(2))
         await rig.until(lambda: [t for t in rig.ready("db") if t.release == 2])
-        await steer(rig, "pause", "db")
+        await rig.steer("pause", "db")
         await asyncio.sleep(100)
         assert rig.release().state.value == "deploying"
-        await steer(rig, "resume")
+        await rig.steer("resume")
         await rig.deployed()

@@ -11,7 +11,7 @@ from orchestrator.control.adopting import adopt
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.store.memory import MemoryStore
 from tests.orchestrator.control.rig import Behaviour, PlainSealer, Rig
-from tests.orchestrator.control.test_blue_green import NEW, OLD, began, steer, web
+from tests.orchestrator.control.test_blue_green import NEW, OLD, began, web
 from tests.orchestrator.control.test_rollout_situations import (
     COUNT,
     shares,
@@ -60,7 +60,7 @@ async def test_one_set_of_a_blue_green_update_has_traffic_whenever_the_store_is_
         for told in traffic.seen.values():
             assert told == [OLD, NEW], "law: every node is told of one whole set, then the other"
         assert traffic.ready() == {**OLD, **NEW}
-        await steer(rig, "abort")
+        await rig.steer("abort")
         await rig.until(lambda: traffic.now() == OLD, within=5)
 
 
@@ -73,6 +73,6 @@ async def test_a_canary_keeps_its_share_when_the_store_is_lost():
         await asyncio.sleep(10)
         assert list(shares(rig).values()) == [told] * 3
         assert len(rig.ready("web")) == COUNT + 1, "and it stands"
-        await steer(rig, "promote")
+        await rig.steer("promote")
         await rig.until(lambda: rig.release().state.value == "deployed", within=100)
         assert set(shares(rig)["n1"].values()) == {0}

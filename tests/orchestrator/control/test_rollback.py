@@ -44,11 +44,7 @@ async def went_back(rig, to=None, *services, **more):
 
 def images(rig):
     """Return what runs: service -> image."""
-    specs = {}
-    for task in rig.live():
-        release = rig.cluster.releases["app", task.release]
-        specs[task.service] = rig.cluster.parts[release.spec].services[task.service].task.image
-    return specs
+    return {task.service: rig.image_of(task) for task in rig.live()}
 
 
 def content(rig, service):

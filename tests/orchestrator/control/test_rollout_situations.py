@@ -18,7 +18,6 @@ from orchestrator.contracts import EventQuery
 from orchestrator.control.mirror.serving import is_ready
 from orchestrator.control.telling.words import words_of
 from orchestrator.errors import Conflict, Invalid, NotFound
-from specs.api import Steer
 from tests.orchestrator.control.builders import CHECK, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
@@ -51,12 +50,8 @@ class Watch:
         return sum(
             t.state.value in ("failed", "rejected")
             for t in self.rig.tasks("web")
-            if self.image(t) == image
+            if self.rig.image_of(t) == image
         )
-
-    def image(self, task: Any) -> str:
-        release = self.rig.cluster.releases[(task.stack, task.release)]
-        return self.rig.cluster.parts[release.spec].services["web"].task.image
 
     def shows(self, images: dict[str, int]) -> bool:
         """Say whether so many of these are ready; what crashes is ready now and then."""
@@ -67,14 +62,8 @@ class Watch:
         """Return how many ready tasks there are of each image."""
         found: dict[str, int] = {}
         for task in self.ready():
-            found[self.image(task)] = found.get(self.image(task), 0) + 1
+            found[self.rig.image_of(task)] = found.get(self.rig.image_of(task), 0) + 1
         return found
-
-
-async def steer(rig: Rig, action: str, *services: str) -> Any:
-    rig.deploys += 1
-    asked = Steer(key=f"key-{rig.deploys}", action=action, services=services)
-    return await rig.control.steer("app", asked)
 
 
 def web(image: str, update: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -92,7 +81,7 @@ async def nothing(rig: Rig, watch: Watch) -> None:
 
 async def node_lost(rig: Rig, watch: Watch) -> None:
     await half_way(rig, watch)
-    task = next(t for t in rig.ready("web") if watch.image(t) == "web:2")
+    task = next(t for t in rig.ready("web") if rig.image_of(t) == "web:2")
     await rig.fake_of(task).crash()
 
 
@@ -109,12 +98,12 @@ async def second_up(rig: Rig, watch: Watch) -> None:
 
 async def abort(rig: Rig, watch: Watch) -> None:
     await half_way(rig, watch)
-    await steer(rig, "abort")
+    await rig.steer("abort")
 
 
 async def pause_and_resume(rig: Rig, watch: Watch) -> None:
     await half_way(rig, watch)
-    await steer(rig, "pause")
+    await rig.steer("pause")
     await asyncio.sleep(40)  # longer than the deadline
     there = watch.images()
     assert rig.release().state.value == "deploying", "law: it is not held to its deadline meanwhile"
@@ -132,19 +121,19 @@ async def pause_and_resume(rig: Rig, watch: Watch) -> None:
             if line.kind == "service" and line.message:
                 assert line.message == "it is paused; corral rollout resume goes on with it"
                 break
-    await steer(rig, "resume")
+    await rig.steer("resume")
 
 
 async def pause_and_lose(rig: Rig, watch: Watch) -> None:
     await half_way(rig, watch)
-    await steer(rig, "pause")
+    await rig.steer("pause")
     await asyncio.sleep(5)
     there = watch.images()
-    old = next(t for t in rig.ready("web") if watch.image(t) == "web:1")
+    old = next(t for t in rig.ready("web") if rig.image_of(t) == "web:1")
     rig.fake_of(old).end(old.id, 1)
     await rig.until(lambda: old.id not in [t.id for t in rig.live("web")])
     await rig.until(lambda: watch.images() == there, within=100)
-    await steer(rig, "resume")
+    await rig.steer("resume")
 
 
 PAUSE, BACK, GOES_ON = (
@@ -290,7 +279,7 @@ async def test_a_failed_update_goes_on_when_it_is_told_to():
         watch = await failed_update(rig)
         number = rig.release().number
         del rig.how["web:2"]
-        done = await steer(rig, "resume")
+        done = await rig.steer("resume")
         assert done.release == number + 1
         assert done.message == f"release {number} goes on as release {number + 1}"
         await rig.deployed()
@@ -301,7 +290,7 @@ async def test_a_failed_update_goes_on_when_it_is_told_to():
 async def test_a_failed_update_is_taken_back_when_it_is_told_to():
     async with Rig(nodes=2) as rig:
         watch = await failed_update(rig)
-        done = await steer(rig, "abort")
+        done = await rig.steer("abort")
         assert done.message == "back to release 1, as release 3"
         assert rig.release().by.to == 1
         await rig.deployed()
@@ -321,7 +310,7 @@ async def test_what_was_started_again_in_between_is_no_less_a_way_back():
         rig.how["web:2"] = Behaviour(reject="bad mount")
         await rig.up(web("web:2", {"parallelism": 2}), deadline=30.0)
         assert (await rig.end_of(within=200)).state == "failed"
-        await steer(rig, "abort")
+        await rig.steer("abort")
         await rig.deployed()
         assert watch.images() == ALL_OLD
         assert not rig.release().only_starts
@@ -365,7 +354,7 @@ async def test_a_canary_stands_beside_the_old_tasks_until_it_is_promoted(order):
         assert watch.images() == BESIDE, "law: the rest waits, for ever, and without a controller"
         (row,) = rig.control.rollout("app").services
         assert (row.way, row.state, row.updated, row.total) == ("canary", "canary", 0, COUNT)
-        await steer(rig, "promote", "web")
+        await rig.steer("promote", "web")
         await rig.deployed(within=200)
         assert watch.images() == ALL_NEW
         assert watch.unavailable == (1 if order == "stop-first" else 0)
@@ -375,7 +364,7 @@ async def test_an_abandoned_canary_goes_and_nothing_is_missing():
     async with Rig(nodes=3) as rig:
         watch = await with_canary(rig, canary("web:1"), canary("web:2", count=2))
         await rig.until(lambda: watch.images() == {"web:1": COUNT, "web:2": 2})
-        done = await steer(rig, "abort")
+        done = await rig.steer("abort")
         assert done.message == "release 2 is aborted; back to release 1"
         assert (await rig.end_of()).state == "rolled_back"
         await rig.until(lambda: rig.release().back == "done", within=100)
@@ -440,14 +429,14 @@ async def test_what_an_update_adds_is_made_when_it_goes_on_and_it_says_so(held):
             await rig.deployed()
             watch = Watch(rig)
             await rig.up(more(web("web:2")))
-            await steer(rig, "pause")
+            await rig.steer("pause")
         else:
             watch = await with_canary(rig, canary("web:1"), more(canary("web:2")))
         await asyncio.sleep(30)
         (row,) = rig.control.rollout("app").services
         assert row.waits == MORE[held]
         assert len(watch.ready()) == COUNT + (held == "canary")
-        await steer(rig, "resume" if held == "paused" else "promote")
+        await rig.steer("resume" if held == "paused" else "promote")
         await rig.deployed()
         assert watch.images() == {"web:2": COUNT + 2}
 
@@ -466,7 +455,7 @@ async def test_a_canary_that_ends_in_its_time_fails_the_release(action, state):
         await asyncio.sleep(60)
         assert watch.images().get("web:1") == COUNT
         if state == "failed":
-            assert (await steer(rig, "abort")).release == 3
+            assert (await rig.steer("abort")).release == 3
             await rig.deployed()
             assert watch.images() == ALL_OLD
         assert watch.unavailable == 0
@@ -505,7 +494,7 @@ async def test_who_depends_on_a_canary_is_updated_after_it():
         assert front.pending_reason == (
             "waits for web (1 canary of 4 beside the old tasks, to be promoted or aborted)"
         )
-        await steer(rig, "promote")
+        await rig.steer("promote")
         await rig.deployed()
 
 
@@ -521,17 +510,17 @@ async def test_what_cannot_be_steered_is_refused_in_words():
         }
         for action, words in cases.items():
             with pytest.raises(Conflict, match=words):
-                await steer(rig, action)
+                await rig.steer(action)
         with pytest.raises(NotFound, match="there is no service nope in app"):
-            await steer(rig, "pause", "nope")
+            await rig.steer("pause", "nope")
         await rig.up(web("web:2"))
         await rig.until(lambda: rig.release().state.value == "deploying")
         with pytest.raises(Conflict, match="web has no canary"):
-            await steer(rig, "promote", "web")
+            await rig.steer("promote", "web")
         with pytest.raises(Conflict, match="a release goes back as a whole"):
-            await steer(rig, "abort", "web")
+            await rig.steer("abort", "web")
         with pytest.raises(Conflict, match="release 2 is not paused: it is deploying"):
-            await steer(rig, "resume")
+            await rig.steer("resume")
 
 
 # start-first where no node takes both
@@ -622,7 +611,7 @@ async def test_every_node_is_told_a_canarys_share_and_when_it_is_over():
         await rig.restart_controller()
         await asyncio.sleep(5)
         assert list(shares(rig).values()) == [told] * 3
-        await steer(rig, "promote")
+        await rig.steer("promote")
         await rig.until(
             lambda: list(shares(rig).values()) == [{"release 1": 0, "release 2": 0}] * 3, within=2
         )
@@ -634,7 +623,7 @@ async def test_a_share_is_gone_with_its_canary():
     async with Rig(nodes=3) as rig:
         watch = await with_canary(rig, weighted("web:1"), weighted("web:2"))
         await rig.until(lambda: watch.images() == BESIDE)
-        await steer(rig, "abort")
+        await rig.steer("abort")
         await rig.until(lambda: list(shares(rig).values()) == [{"release 1": 0}] * 3)
         assert watch.unavailable == 0
 
@@ -666,7 +655,7 @@ async def test_the_way_back_has_an_order_of_its_own(there, back):
         watch = Watch(rig)
         await rig.until(lambda: watch.images().get("web:2", 0) >= 3)
         watch.unavailable = 0
-        await steer(rig, "abort")
+        await rig.steer("abort")
         await rig.until(lambda: rig.release().back == "done", within=100)
         assert watch.images() == ALL_OLD
         # The one whose update was under way may be missing, whatever the order of the way back.
