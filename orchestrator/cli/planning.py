@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli import deploy, outfile, reaching, said
 from orchestrator.cli import project as projects
 from orchestrator.cli.errors import USAGE, CliError
-from orchestrator.cli.show import meanwhile, plans, table, watch
+from orchestrator.cli.show import explain, meanwhile, plans, sure, table, watch
 from orchestrator.client.http import quote
 from specs.kit import jsontext, masking
 
@@ -139,7 +139,6 @@ def with_causes(plan: dict[str, Any], project: Project) -> None:
 
 def _causes(project: Project, path: str, *, hidden: bool) -> Iterator[str]:
     """Yield what made a value; ``hidden``: what is put into a secret is one, whatever its name."""
-    here = os.getcwd() + "/"
     touches = project.history(path)
     for use in touches[-1].variables if touches else ():
         if use.source in ("unset", "default", "replacement"):
@@ -148,10 +147,9 @@ def _causes(project: Project, path: str, *, hidden: bool) -> Iterator[str]:
         else:
             value = masking.value(use.name, project.environment.get(use.name, ""))
             value = masking.HIDDEN if hidden else value
-            yield f"${use.name} = {value} from {str(use.source).removeprefix(here)}"
+            yield f"${use.name} = {value} from {explain.as_typed(use.source)}"
     if touches and touches[-1].how == "override" and len(touches) > 1:
-        first = str(touches[0].position).removeprefix(here)
-        yield f"over {first}"
+        yield f"over {explain.as_typed(touches[0].position)}"
 
 
 # plans in files
@@ -240,9 +238,4 @@ def agreed(plan: Mapping[str, Any], host: str) -> bool:
     """Ask on the terminal whether to go on; Ctrl-D is a no."""
     where = f" on {host}" if host else ""
     print(f"Apply to {plan['stack']}{where}? [yN] ", end="", file=sys.stderr, flush=True)
-    try:
-        answer = input()
-    except EOFError:
-        print(file=sys.stderr)
-        return False
-    return answer.strip().lower() in ("y", "yes")
+    return sure.said_yes(sys.stderr)
