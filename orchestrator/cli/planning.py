@@ -231,7 +231,12 @@ def hold(kept: Mapping[str, Any], now: Mapping[str, Any], path: str) -> dict[str
             "nothing was changed",
             f"corral plan -o {path} makes a new plan",
         )
-    return {"planned_after": now.get("release") or 0, "places": now.get("places") or {}}
+    return binding(now)
+
+
+def binding(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what binds a request to a plan: the release it is after, and its places."""
+    return {"planned_after": plan.get("release") or 0, "places": plan.get("places") or {}}
 
 
 def agreed(plan: Mapping[str, Any], host: str) -> bool:

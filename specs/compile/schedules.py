@@ -70,8 +70,8 @@ def schedule(path: str, raw: Json, verdicts: Verdicts) -> ScheduleSpec | None:
             deadline=verdicts.duration(value, f"{where}.deadline") or None,
         ),
     )
-    span = _shortest(parsed, found_zone)
-    if made.jitter >= span:
+    # Looking for it takes up to 0.1 s of what is seldom due: not for who has no jitter.
+    if made.jitter and made.jitter >= (span := _shortest(parsed, found_zone)):
         verdicts.refuse(
             f"{where}.jitter",
             f"it is as long as the {span:g} s between two due times: one would overtake the other",

@@ -273,7 +273,7 @@ def _planned(
     if args.confirm and not plan.get("unchanged"):
         if not planning.agreed(plan, session.client.host):
             raise CliError("not confirmed: nothing was changed")
-        return {"planned_after": plan.get("release") or 0, "places": plan.get("places") or {}}
+        return planning.binding(plan)
     return bound
 
 
