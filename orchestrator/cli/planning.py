@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli import deploy, outfile, reaching, said
 from orchestrator.cli import project as projects
 from orchestrator.cli.errors import USAGE, CliError
-from orchestrator.cli.show import explain, meanwhile, plans, sure, table, watch
+from orchestrator.cli.show import explain, meanwhile, plans, table, watch
 from orchestrator.client.http import quote
 from specs.kit import jsontext, masking
 
@@ -243,4 +243,9 @@ def agreed(plan: Mapping[str, Any], host: str) -> bool:
     """Ask on the terminal whether to go on; Ctrl-D is a no."""
     where = f" on {host}" if host else ""
     print(f"Apply to {plan['stack']}{where}? [yN] ", end="", file=sys.stderr, flush=True)
-    return sure.said_yes(sys.stderr)
+    try:
+        answer = input()
+    except EOFError:
+        print(file=sys.stderr)
+        return False
+    return answer.strip().lower() in ("y", "yes")
