@@ -131,7 +131,7 @@ def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
             unfit[task.id] = mistake(error, task.stack)
     result = yield from place_in_steps(view, pending, seed=0)
     kinds = (pending, view, found, _pair)
-    turned = yield from taking_turns.after_the_old(pass_, result.refused, *kinds)
+    turned = yield from taking_turns.after_the_old(pass_, result.refused, *kinds, slots=slots)
     _tell_why(pass_, view, pending, result.assigned)
     for task in waiting:
         yield 4
