@@ -52,8 +52,7 @@ def hold(
 ) -> Standing:
     """Return what is wanted while the rollout stands; where it does not, all that was."""
     name, release = effective.service.name, target.release
-    moves = release.state is ReleaseState.DEPLOYING and not target.rollback
-    if not moves or release.updates is None or name not in release.updates:
+    if not target.deploys or name not in (release.updates or ()):
         return Standing(wanted)
     canary = effective.service.update.canary
     if name in release.promoted:
