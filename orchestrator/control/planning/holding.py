@@ -121,7 +121,7 @@ def _own(
         return pass_.specs.of(stack.name, (live or ended[::-1])[0].release, name)
     spec = spec_at(pass_.cluster, stack.name, stack.running)
     before = spec.services.get(name) if spec is not None else None
-    if before is None or before.mode == "global" or slot > copies(stack, before):
+    if before is None or before.per_node or slot > copies(stack, before):
         return None
     return pass_.specs.of(stack.name, stack.running, name)
 
