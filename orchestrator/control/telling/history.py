@@ -31,7 +31,7 @@ SHORT = 60  # characters of one change that is told in full
 
 def releases_of(cluster: Mirror, stack: str) -> list[Release]:
     """Return the releases of a stack that are kept, the newest first; also after its `down`."""
-    found = [r for (owner, _), r in cluster.releases.items() if owner == stack]
+    found = cluster.releases_of(stack)
     return sorted(found, key=lambda release: release.number, reverse=True)
 
 
