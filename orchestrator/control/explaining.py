@@ -16,6 +16,7 @@ from orchestrator.control.planning.placement import asked_of
 from orchestrator.control.telling.causes import explain_task
 from orchestrator.control.telling.words import (
     SHOWN,
+    is_complete,
     node_words,
     service_counts,
     serving_words,
@@ -450,8 +451,7 @@ def of_stack(pass_: Pass, name: str, events: Sequence[Event], now: float) -> Why
     release = cluster.releases.get((name, record.release))
     tasks = list(cluster.tasks_of(name))
     counts = service_counts(cluster, record, tasks)
-    complete = all(serve >= wanted for serve, wanted in counts.values())
-    status = stack_status(record, release, complete=complete)
+    status = stack_status(record, release, complete=is_complete(cluster, record, tasks))
     because, helps = list(_of_release(pass_, record, release, mine)), []
     nodes: tuple[WhyNode, ...] = ()
     amiss = [service for service, (serve, wanted) in counts.items() if serve < wanted]
