@@ -182,11 +182,11 @@ def _ended(cluster: Cluster, task: Task) -> Iterator[str]:
 def _came_from(task: Task, mine: Sequence[Event]) -> Iterator[str]:
     """Yield why it was made, why it is stopped, and who asked for what became of it."""
     going = task.leaving or task.desired not in WANTED or task.state is TaskState.SHUTDOWN
-    made = next((e for e in reversed(mine) if e.kind == "task.new" and e.task == task.id), None)
+    own = [e for e in mine if e.task == task.id]
+    made = _last(own, "task.new")
     if made is not None:
         yield f"it was made as {_bare(made.message)}"
-    told = (e for e in reversed(mine) if e.kind == "task.stopping" and e.task == task.id)
-    stopped = next(told, None) if going else None
+    stopped = _last(own, "task.stopping") if going else None
     if stopped is not None and stopped.reason != "asked":
         yield f"it was stopped: {_bare(stopped.message)}"
     wanted = ("stack.", "service.stopped", "service.scaled") if going else ("restart.asked",)
@@ -440,7 +440,7 @@ def of_stack(pass_: Pass, name: str, events: Sequence[Event], now: float) -> Why
     """Say why a stack is as it is: its newest release, and what of it does not serve."""
     cluster = pass_.cluster
     mine = [e for e in events if e.stack == name]
-    told = _history([e for e in mine if _of_stack(e)])
+    told = _history([e for e in mine if e.kind.startswith(("stack.", "release.", "service."))])
     record = cluster.stacks.get(name)
     if record is None:
         by = _by(_last(mine, "stack.removing"))
@@ -477,10 +477,6 @@ def of_stack(pass_: Pass, name: str, events: Sequence[Event], now: float) -> Why
         helps=tuple(helps),
         history=told,
     )
-
-
-def _of_stack(event: Event) -> bool:
-    return event.kind.startswith(("stack.", "release.", "service."))
 
 
 def _of_release(
