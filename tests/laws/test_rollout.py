@@ -107,6 +107,14 @@ class Simulation:
         else:
             self.tasks[task_id] = replace(task, state=to)
 
+    def goes_on(self, data):
+        """Let a task that is drawn get on, or a second pass where none can."""
+        choices = self.choices()
+        if choices:
+            self.step(data.draw(st.sampled_from(sorted(choices))))
+        else:
+            self.now += 1.0
+
     def available(self):
         return len({t.slot for t in self.tasks.values() if t.ready and t.live})
 
@@ -146,11 +154,7 @@ def test_an_update_keeps_its_promises_and_ends(replicas, update, exclusive, data
             assert exclusive or any(t.state is not TaskState.ASSIGNED for t in here), (
                 "law: what serves is not stopped before its replacement is prepared"
             )
-        choices = sim.choices()
-        if choices:
-            sim.step(data.draw(st.sampled_from(sorted(choices))))
-        else:
-            sim.now += 1.0
+        sim.goes_on(data)
     else:
         raise AssertionError("law: when tasks get on, an update ends")
     assert all(t.spec_hash == "new" and t.ready for t in sim.tasks.values() if t.live)
@@ -189,11 +193,7 @@ def test_what_runs_beside_the_old_ones_takes_nothing_away(replicas, canaries, up
         assert not moves.stop, "law: nothing is stopped for a canary"
         assert sim.available() == replicas
         assert {c.slot for c in moves.create} <= {*first}, "law: the others wait"
-        choices = sim.choices()
-        if choices:
-            sim.step(data.draw(st.sampled_from(sorted(choices))))
-        else:
-            sim.now += 1.0
+        sim.goes_on(data)
     new = [t for t in sim.tasks.values() if t.spec_hash == "new"]
     assert sorted(t.slot for t in new) == first
     assert all(t.ready for t in new)
@@ -206,11 +206,7 @@ def test_what_runs_beside_the_old_ones_takes_nothing_away(replicas, canaries, up
         assert sim.available() >= replicas - width
         if moves.state == "done":
             break
-        choices = sim.choices()
-        if choices:
-            sim.step(data.draw(st.sampled_from(sorted(choices))))
-        else:
-            sim.now += 1.0
+        sim.goes_on(data)
     assert all(t.spec_hash == "new" for t in sim.tasks.values() if t.live)
 
 

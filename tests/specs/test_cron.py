@@ -264,7 +264,7 @@ def test_missed_times_about_a_change_of_the_clock_take_few_steps(cron, day, monk
     assert len(looked) == before, "the next look does not look at them again"
 
 
-def test_a_zone_that_is_not_known(monkeypatch, tmp_path):
+def test_a_zone_that_is_not_known(monkeypatch):
     zone_of.cache_clear()
     with pytest.raises(NoZone, match="there is no time zone 'Mars/Base'"):
         zone_of("Mars/Base")

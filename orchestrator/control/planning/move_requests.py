@@ -205,9 +205,10 @@ def _check_target(
             continue
         effective = pass_.specs.of(task.stack, task.release, task.service)
         assert effective is not None
-        pending = replace(needs(pass_, task, effective), constraints=_asked(pass_, task, effective))
+        pending = needs(pass_, task, effective)
         homes = tuple(home for home in pending.homes if home.key not in going)
-        wants.append(replace(pending, homes=homes, max_per_node=0, node=None))
+        asked = _asked(pass_, task, effective)
+        wants.append(replace(pending, constraints=asked, homes=homes, max_per_node=0, node=None))
         tasks[task.id] = task
     view = fleet(pass_)
     only = Fleet({to.id: view.nodes[to.id]}) if to.id in view.nodes else Fleet({})

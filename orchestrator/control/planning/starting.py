@@ -96,11 +96,12 @@ def adopt_unplaced(
     that asks for another place; by the former one's rules it would wait for ever.
     """
     for task in tasks:
-        current = pass_.draft.task(task.id)
-        if current is None or not current.live or current.node is not None:
+        if task.node is not None or task.release == effective.release:
             continue
-        same = wanted.slots.get(task.slot) == current.spec_hash
-        if same and current.release != effective.release:
+        current = pass_.draft.task(task.id)
+        if current is None or not current.live:
+            continue
+        if wanted.slots.get(task.slot) == current.spec_hash:
             pass_.draft.put_task(current.with_release(effective.release))
 
 

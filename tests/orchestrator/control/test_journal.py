@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
+import re
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -18,6 +22,8 @@ from orchestrator.store.base import Delete, Put, StoreUnavailable
 from orchestrator.store.memory import MemoryStore
 from specs.events import Event, EventBatch, matches, slots_in, spans
 from specs.kit.log import ASKED_BY
+from specs.schedule import Outcome
+from specs.states import FINAL, ReleaseState
 from tests.fakes.simulator import Behaviour, LoopClock
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Rig
@@ -351,3 +357,25 @@ def test_a_key_says_when_and_how_many(micros, count, stack):
 
 def test_no_filter_asks_for_everything():
     assert matches(Event(time=0.0, kind="x"), {})
+
+
+ROOT = Path(__file__).parents[3]
+A_KIND = re.compile(
+    r"(cluster|endpoint|health|image|node|release|restart|rollout|run|schedule|service|stack"
+    r"|task|volume)\.[a-z-]+"
+)
+
+
+def test_the_page_has_every_kind():
+    kinds = {
+        *(f"release.{state.value}" for state in ReleaseState),
+        *(f"task.{state.value}" for state in FINAL),
+        *(f"schedule.{outcome}" for outcome in get_args(Outcome) if outcome),
+    }
+    for path in (ROOT / "orchestrator/control").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Constant) and A_KIND.fullmatch(str(node.value)):
+                kinds.add(node.value)
+    assert len(kinds) > 60
+    page = (ROOT / "docs/events.md").read_text()
+    assert [kind for kind in sorted(kinds) if f"`{kind}`" not in page] == []

@@ -275,14 +275,19 @@ async def test_a_way_back_that_fails_ends_and_says_so():
         assert "web: 1 of 4 updated tasks failed" in status.back_reason
 
 
+async def failed_update(rig: Rig) -> Watch:
+    await rig.up(web("web:1"))
+    await rig.deployed()
+    watch = Watch(rig)
+    rig.how["web:2"] = CRASHES
+    await rig.up(web("web:2"), deadline=30.0)
+    assert (await rig.end_of(within=200)).state == "failed"
+    return watch
+
+
 async def test_a_failed_update_goes_on_when_it_is_told_to():
     async with Rig(nodes=2) as rig:
-        await rig.up(web("web:1"))
-        await rig.deployed()
-        watch = Watch(rig)
-        rig.how["web:2"] = CRASHES
-        await rig.up(web("web:2"), deadline=30.0)
-        assert (await rig.end_of(within=200)).state == "failed"
+        watch = await failed_update(rig)
         number = rig.release().number
         del rig.how["web:2"]
         done = await steer(rig, "resume")
@@ -295,12 +300,7 @@ async def test_a_failed_update_goes_on_when_it_is_told_to():
 
 async def test_a_failed_update_is_taken_back_when_it_is_told_to():
     async with Rig(nodes=2) as rig:
-        await rig.up(web("web:1"))
-        await rig.deployed()
-        watch = Watch(rig)
-        rig.how["web:2"] = CRASHES
-        await rig.up(web("web:2"), deadline=30.0)
-        assert (await rig.end_of(within=200)).state == "failed"
+        watch = await failed_update(rig)
         done = await steer(rig, "abort")
         assert done.message == "back to release 1, as release 3"
         assert rig.release().by.to == 1
@@ -369,6 +369,17 @@ async def test_a_canary_stands_beside_the_old_tasks_until_it_is_promoted(order):
         await rig.deployed(within=200)
         assert watch.images() == ALL_NEW
         assert watch.unavailable == (1 if order == "stop-first" else 0)
+
+
+@pytest.mark.parametrize("mode", ["global", "global-job"])
+async def test_beside_a_canary_nothing_is_made_where_nothing_was(mode):
+    async with Rig(nodes=3) as rig:
+        there = {"placement": {"constraints": ["node.hostname == host1"]}}
+        await rig.up(project(web={"image": "web:1", "deploy": {"mode": mode, **there}}))
+        await asyncio.sleep(20)
+        await rig.up(canary("web:2"), scale={"web": COUNT})
+        await asyncio.sleep(30)
+        assert sorted((t.slot, t.release) for t in rig.live("web")) == [(1, 1), (1, 2)]
 
 
 async def test_an_abandoned_canary_goes_and_nothing_is_missing():
