@@ -26,7 +26,7 @@ async def history(parts: ApiParts, request: web.Request, _: None) -> ReleaseHist
     stack = request.match_info["stack"]
     service = request.query.get("service", "")
     if service:
-        _check_known(parts, releases, stack, service)
+        telling.check_known(parts.cluster, stack, releases, (service,))
     limit = number(request, "limit")
     found: list[HistoryRow] = []
     for row in telling.rows(parts.cluster, stack, service):
@@ -91,11 +91,3 @@ def _spans(numbers: list[int]) -> str:
         else:
             spans.append([one])
     return ", ".join(f"{s[0]} to {s[-1]}" if len(s) > 1 else f"{s[0]}" for s in spans)
-
-
-def _check_known(parts: ApiParts, releases: list[Release], stack: str, service: str) -> None:
-    specs = [spec_of(parts.cluster, one) for one in releases]
-    known = sorted({name for spec in specs if spec is not None for name in spec.services})
-    if service not in known:
-        names = ", ".join(known) or "none"
-        raise NotFound(f"no release of {stack} has a service {service} (services: {names})")
