@@ -98,11 +98,7 @@ def _canary(path: str, value: Any, verdicts: Verdicts) -> Canary:
     if not isinstance(value, dict):
         verdicts.refuse(path, f"{value!r} is no canary", "write {replicas: 1, promote: manual}")
         return Canary()
-    for key in value:
-        if key not in ("replicas", "weight", "promote"):
-            verdicts.refuse(
-                f"{path}.{key}", f"unknown setting `{key}`", "known here: promote, replicas, weight"
-            )
+    verdicts.unknown_keys(value, path, ("promote", "replicas", "weight"))
     count = number(value.get("replicas", 1))
     if not count:
         verdicts.refuse(
