@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from scheduler import constraints
 from scheduler.filters import FILTERS, SLACK, first_refusal, port_holder, spare
 from scheduler.refusals import WORDS, satisfying
-from scheduler.scores import dominant_share
+from scheduler.scores import spread
 from scheduler.view import Load
 from specs.kit.amounts import size
 from specs.states import NodeStatus
@@ -93,7 +93,7 @@ def changes(fleet: Fleet, task: Pending) -> tuple[Relief, ...]:
     return tuple(_most_memory(best)[:PROPOSALS])
 
 
-# What decides between nodes that admit a task, in the order of scheduler.scores.Score.
+# What decides between nodes that admit a task, in the order of scheduler.scores.spread.
 _BETTER = (
     "it failed there least",
     "fewest of this release are there",
@@ -124,24 +124,12 @@ def chosen(fleet: Fleet, task: Pending, node: str) -> str:
 
 def _better(task: Pending, admit: dict[str, Load], node: str) -> str:
     """Return what the node has less of than all others that admit the task, or ""."""
-    mine = _wishes(task, admit[node])
-    best = min(_wishes(task, load) for other, load in admit.items() if other != node)
+    mine = spread(task, admit[node])
+    best = min(spread(task, load) for other, load in admit.items() if other != node)
     name = task.service.rpartition("/")[2]
     found = zip(_BETTER, mine, best, strict=True)
     words, ours, theirs = next(((w, o, t) for w, o, t in found if o != t), ("", 0, 0))
     return words.format(name=name) if ours < theirs else ""
-
-
-def _wishes(task: Pending, load: Load) -> tuple[int, ...]:
-    """Return how little a node of a service that is spread has of what counts (``_BETTER``)."""
-    return (
-        load.node.failures.get(task.spec_hash, 0),
-        load.specs.get(task.spec_hash, 0),
-        load.services.get(task.service, 0),
-        dominant_share(load),
-        int(not (task.image and task.image in load.node.images)),
-        load.tasks,
-    )
 
 
 def _refusing(task: Pending, load: Load) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from orchestrator.dispatch.direct import Direct
+from orchestrator.dispatch.direct import Direct, ended
 from orchestrator.dispatch.instructions import Spelled, spell
 from orchestrator.dispatch.ndjson import LineTooLong, lines
 from orchestrator.dispatch.relay import join
@@ -90,7 +90,7 @@ class AgentClient:
         Of a connection that is closed here, aiohttp tells nobody who reads its answer.
         """
         for answer in self._answers:
-            answer.content.set_exception(ConnectionError("the connection to it has just ended"))
+            answer.content.set_exception(ended())
         self._direct.close()
 
     async def hello(self) -> Hello:
@@ -462,7 +462,7 @@ class AgentClient:
         if isinstance(exc, _CLOSED):
             if not self._http.closed:
                 raise exc
-            exc = ConnectionError("the connection to it has just ended")
+            exc = ended()
         return Unavailable(
             f"node {self.name} is not reached: {describe(exc)}",
             hint=f"corral node inspect {self.name}",
