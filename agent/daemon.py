@@ -103,9 +103,7 @@ async def run(
                 await _work(config, effects, clock or SystemClock(), ending, serve)
 
 
-async def leave(
-    config: AgentConfig, effects: Effects | None = None, clock: Clock | None = None
-) -> list[str]:
+async def leave(config: AgentConfig) -> list[str]:
     """End all this node runs and has made, heard by nobody; return ids of tasks that would not go.
 
     For a machine whose agent does not run. Raises AlreadyRunning where one does. Nobody can reach
@@ -114,14 +112,14 @@ async def leave(
     left: list[str] = []
     with _only_one(config):
         _share(config)
-        parts = effects or real_effects(config)
+        effects = real_effects(config)
 
         async def go(_: Server, worker: Worker) -> None:
-            went = await _leave(config, worker, parts, None)
+            went = await _leave(config, worker, effects)
             assert isinstance(went, list), "refused to nobody"
             left.extend(went)
 
-        await _work(config, parts, clock or SystemClock(), Ending(), go)
+        await _work(config, effects, SystemClock(), Ending(), go)
     return left
 
 
@@ -199,7 +197,7 @@ async def _work(
             containers=containers,
             effects=effects,
             inotify=inotify,
-            leave=lambda asked: _leave(config, tasks.worker, effects, asked),
+            leave=lambda asked: _dismissed(config, tasks.worker, effects, asked),
         )
         gc.freeze()  # what start-up made lives as long as we do: spare the collector
         async with asyncio.TaskGroup() as group:
@@ -360,8 +358,17 @@ def _share(config: AgentConfig) -> None:
             directory.chmod(0o700)
 
 
-async def _leave(
+async def _dismissed(
     config: AgentConfig, worker: Worker, effects: Effects, asked: LeaveCluster | None
+) -> list[str] | Refused:
+    left = await _leave(config, worker, effects, asked)
+    if not left:
+        _uninstall(os.environ.get("CORRAL_UNINSTALL", ""))
+    return left
+
+
+async def _leave(
+    config: AgentConfig, worker: Worker, effects: Effects, asked: LeaveCluster | None = None
 ) -> list[str] | Refused:
     left = await worker.leave(asked)
     if not left:
@@ -372,7 +379,6 @@ async def _leave(
         config.tasks.mkdir(mode=0o700, parents=True)
         for directory in (config.state_dir, config.run_dir):
             unshare(directory)
-        _uninstall(os.environ.get("CORRAL_UNINSTALL", ""))
     return left
 
 

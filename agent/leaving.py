@@ -7,7 +7,6 @@ else with 1.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 
 from agent import daemon
@@ -19,7 +18,6 @@ from specs.kit import log
 def main() -> int:
     """Leave; return the process's exit code."""
     log.configure()
-    os.environ.pop("CORRAL_UNINSTALL", None)  # who asks is at it
     try:
         left = asyncio.run(daemon.leave(from_environment()))
     except (daemon.AlreadyRunning, RuntimeFailure, OSError) as error:

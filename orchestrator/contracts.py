@@ -264,6 +264,9 @@ class Mirror(Protocol):
     @property
     def releases(self) -> Mapping[tuple[str, int], Release]: ...
 
+    def releases_of(self, stack: str) -> Collection[Release]:
+        """Return the kept releases of a stack, also after its `down`; no others are looked at."""
+
     @property
     def parts(self) -> Mapping[str, StackSpec]:
         """Return the StackSpecs by content hash (``Release.spec``)."""

@@ -70,16 +70,7 @@ class Choice:
                 self._tie(position),
                 position,
             )
-        return (
-            load.node.failures.get(sample.spec_hash, 0),
-            load.specs.get(sample.spec_hash, 0),
-            load.services.get(sample.service, 0),
-            scores.dominant_share(load),
-            0 if self._image >> position & 1 else 1,
-            load.tasks,
-            self._tie(position),
-            position,
-        )
+        return (*scores.spread(sample, load), self._tie(position), position)
 
     def take(self) -> int | None:
         """Put the next task on the best node and return where; None: nobody has room."""

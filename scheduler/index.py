@@ -246,15 +246,18 @@ def _homes(index: Candidates, pending: Pending) -> int:
     return found
 
 
-def _ready(index: Candidates, pending: Pending) -> int:
-    rule = next(rule for rule in _FIXED if rule.name == "ready")
-    return index.known(
-        "ready",
-        lambda: index.by(
-            lambda load: (load.node.status, load.node.availability),
-            lambda load: rule.admits(pending, load),
-        ),
-    )
+def _by_trait(
+    name: str, trait: Callable[[Load], Hashable], asks: Callable[[Pending], Hashable]
+) -> Callable[[Candidates, Pending], int]:
+    """Return how a rule answers that looks at one trait of a node, and at what tasks ask of it."""
+    rule = next(rule for rule in _FIXED if rule.name == name)
+
+    def answer(index: Candidates, pending: Pending) -> int:
+        return index.known(
+            (name, asks(pending)), lambda: index.by(trait, partial(rule.admits, pending))
+        )
+
+    return answer
 
 
 def _disk(index: Candidates, pending: Pending) -> int:
@@ -275,24 +278,6 @@ def _constraint(index: Candidates, text: str) -> int:
         if value is not None and value.casefold() in rule.values:
             matching |= nodes
     return index.all & ~matching if rule.operator == "!=" else matching
-
-
-def _platform(index: Candidates, pending: Pending) -> int:
-    rule = next(rule for rule in _FIXED if rule.name == "platform")
-    return index.known(
-        ("platform", pending.platform),
-        lambda: index.by(
-            lambda load: (load.node.os, load.node.arch), lambda load: rule.admits(pending, load)
-        ),
-    )
-
-
-def _version(index: Candidates, pending: Pending) -> int:
-    rule = next(rule for rule in _FIXED if rule.name == "version")
-    return index.known(
-        ("version", pending.needs),
-        lambda: index.by(lambda load: load.node.wire, lambda load: rule.admits(pending, load)),
-    )
 
 
 def _paths(index: Candidates, pending: Pending) -> int:
@@ -325,11 +310,11 @@ _OWN = frozenset({"node", "home", "disk"})  # what a task asks that others hardl
 _ASKED: dict[str, Callable[[Candidates, Pending], int]] = {
     "node": _pinned,
     "home": _homes,
-    "ready": _ready,
+    "ready": _by_trait("ready", lambda n: (n.node.status, n.node.availability), lambda _: None),
     "resources": _resources,
     "disk": _disk,
     "constraints": _constraints,
-    "platform": _platform,
+    "platform": _by_trait("platform", lambda n: (n.node.os, n.node.arch), lambda p: p.platform),
     "paths": _paths,
-    "version": _version,
+    "version": _by_trait("version", lambda n: n.node.wire, lambda p: p.needs),
 }

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from scheduler import constraints
-from scheduler.filters import FILTERS, first_refusal, port_holder, spare
+from scheduler.filters import FILTERS, SLACK, first_refusal, port_holder, spare
 from scheduler.refusals import WORDS, satisfying
-from scheduler.scores import dominant_share
+from scheduler.scores import spread
 from scheduler.view import Load
 from specs.kit.amounts import size
 from specs.states import NodeStatus
@@ -62,11 +62,7 @@ def verdicts(fleet: Fleet, task: Pending) -> tuple[NodeVerdict, ...]:
     found = []
     for _, node in sorted(fleet.nodes.items(), key=lambda item: item[1].name):
         load = Load(node)
-        rules = tuple(
-            (rule.name, WORDS[rule.name](task, load)[0])
-            for rule in FILTERS
-            if rule.applies(task) and not rule.admits(task, load)
-        )
+        rules = tuple((name, WORDS[name](task, load)[0]) for name in _refusing(task, load))
         found.append(NodeVerdict(node.name, rules))
     least = min((len(v.rules) for v in found), default=0)
     return tuple(replace(v, binding=v.rules != () and len(v.rules) == least) for v in found)
@@ -78,7 +74,7 @@ def changes(fleet: Fleet, task: Pending) -> tuple[Relief, ...]:
     Only nodes with the fewest rules in the way are looked at; each change was tried.
     """
     ranked = sorted(
-        ((_refusing(task, node), node) for _, node in sorted(fleet.nodes.items())),
+        ((_refusing(task, Load(node)), node) for _, node in sorted(fleet.nodes.items())),
         key=lambda pair: (len(pair[0]), pair[1].name),
     )
     if not ranked or not ranked[0][0]:
@@ -97,7 +93,7 @@ def changes(fleet: Fleet, task: Pending) -> tuple[Relief, ...]:
     return tuple(_most_memory(best)[:PROPOSALS])
 
 
-# What decides between nodes that admit a task, in the order of scheduler.scores.Score.
+# What decides between nodes that admit a task, in the order of scheduler.scores.spread.
 _BETTER = (
     "it failed there least",
     "fewest of this release are there",
@@ -128,28 +124,15 @@ def chosen(fleet: Fleet, task: Pending, node: str) -> str:
 
 def _better(task: Pending, admit: dict[str, Load], node: str) -> str:
     """Return what the node has less of than all others that admit the task, or ""."""
-    mine = _wishes(task, admit[node])
-    best = min(_wishes(task, load) for other, load in admit.items() if other != node)
+    mine = spread(task, admit[node])
+    best = min(spread(task, load) for other, load in admit.items() if other != node)
     name = task.service.rpartition("/")[2]
     found = zip(_BETTER, mine, best, strict=True)
     words, ours, theirs = next(((w, o, t) for w, o, t in found if o != t), ("", 0, 0))
     return words.format(name=name) if ours < theirs else ""
 
 
-def _wishes(task: Pending, load: Load) -> tuple[int, ...]:
-    """Return how little a node of a service that is spread has of what counts (``_BETTER``)."""
-    return (
-        load.node.failures.get(task.spec_hash, 0),
-        load.specs.get(task.spec_hash, 0),
-        load.services.get(task.service, 0),
-        dominant_share(load),
-        int(not (task.image and task.image in load.node.images)),
-        load.tasks,
-    )
-
-
-def _refusing(task: Pending, node: NodeView) -> tuple[str, ...]:
-    load = Load(node)
+def _refusing(task: Pending, load: Load) -> tuple[str, ...]:
     return tuple(r.name for r in FILTERS if r.applies(task) and not r.admits(task, load))
 
 
@@ -226,7 +209,7 @@ def _less(task: Pending, node: NodeView, name: str) -> Ways:
         asked.append(size(fitting))
         parts.append("memory")
         after = replace(after, memory=fitting)
-    if task.cpus > cpus + 0.001:
+    if task.cpus - SLACK > cpus:
         left = int(cpus * 100) / 100
         if left <= 0:
             return

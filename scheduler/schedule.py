@@ -50,21 +50,21 @@ def due(spec: ScheduleSpec, salt: str, since: float, now: float, *, going: int) 
     cannot be read, or the zone is not known here.
     """
     cron, zone = cron_of(spec.cron), zone_of(spec.timezone)
+
+    def follows(at: float) -> float:
+        following = cron.after(at, zone)
+        return following + jitter(spec, salt, following)
+
     if now < since:
-        wake = cron.after(since, zone)
         ahead = since - now > AHEAD
-        return ScheduleRuling(
-            since, wake=wake + jitter(spec, salt, wake), note=_BACK if ahead else ""
-        )
+        return ScheduleRuling(since, wake=follows(since), note=_BACK if ahead else "")
     newest = cron.before(now, zone)
     while newest is not None and newest > since and newest + jitter(spec, salt, newest) > now:
         # It is due, and waits for its jitter; the one before it may not have begun yet.
         newest = cron.before(newest - 1, zone)
     if newest is None or newest <= since:
-        wake = cron.after(since, zone)
-        return ScheduleRuling(since, wake=wake + jitter(spec, salt, wake))
-    wake = cron.after(newest, zone)
-    wake += jitter(spec, salt, wake)
+        return ScheduleRuling(since, wake=follows(since))
+    wake = follows(newest)
     earlier = cron.count(since, newest - 1, MOST_COUNTED, zone)
     late = now - newest - jitter(spec, salt, newest)
     missed = "" if late <= ON_TIME else _missed(spec, late)

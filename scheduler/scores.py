@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from scheduler.view import Load
+    from scheduler.view import Load, Pending
 
 # What a task that reserves nothing counts as, so that many small ones still spread.
 NOMINAL_CPUS = 0.05
@@ -43,6 +43,19 @@ def dominant_share(load: Load) -> int:
     if node.memory:
         share = max(share, memory / node.memory)
     return int(share * 1000)
+
+
+def spread(pending: Pending, load: Load) -> tuple[int, int, int, int, int, int]:
+    """Return how little a node has of what counts for a service that is spread, but the tie."""
+    node, spec_hash = load.node, pending.spec_hash
+    return (
+        node.failures.get(spec_hash, 0),
+        load.specs.get(spec_hash, 0),
+        load.services.get(pending.service, 0),
+        dominant_share(load),
+        0 if pending.image and pending.image in node.images else 1,
+        load.tasks,
+    )
 
 
 def packing(shares: Sequence[int]) -> Iterator[int]:

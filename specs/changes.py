@@ -316,8 +316,8 @@ def _leaves(service: ServiceSpec) -> Leaves:
         for index, one in enumerate(getattr(task, field)):
             key, text, path = several(one, index)
             value = one.model_dump(mode="json")
-            number = 2
-            while (unique := key if number == 2 else f"{key} ({number - 1})") in leaves:
+            number = 1
+            while (unique := key if number == 1 else f"{key} ({number})") in leaves:
                 number += 1
             leaves[unique] = _Leaf(text, value, (path, field))
     written.pop("image_digest")

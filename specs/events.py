@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from specs.base import Model
+from specs.kit.amounts import runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,13 +84,7 @@ class EventBatch(Model):
 
 def spans(slots: list[int]) -> str:
     """Return numbers as people write many: ``1-40,42``."""
-    parts: list[list[int]] = []
-    for slot in sorted(set(slots)):
-        if parts and parts[-1][1] == slot - 1:
-            parts[-1][1] = slot
-        else:
-            parts.append([slot, slot])
-    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in parts)
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs(slots))
 
 
 def slots_in(text: str) -> set[int]:

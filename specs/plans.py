@@ -89,11 +89,6 @@ class PlannedService(Model):
     carried: str = ""  # orphan | off | unasked: left as it is
     job: PlannedJob | None = None
 
-    @property
-    def changed(self) -> bool:
-        """Whether anything becomes of it."""
-        return self.sign != "="
-
 
 class PlannedImage(Model):
     """An image of what is made, and what is known of it before anything is fetched.
@@ -150,12 +145,3 @@ class Plan(Model):
     cut: str = ""  # why the end was not played
     by_hand: str = ""  # what somebody has to decide meanwhile; the rest is as it goes on then
     takes: float = 0.0  # seconds until all of it serves, as far as one can tell
-
-    def count(self, does: Does) -> int:
-        """Return how many replicas it does this with."""
-        return sum(task.does == does for service in self.services for task in service.tasks)
-
-    @property
-    def changed(self) -> bool:
-        """Whether anything becomes of anything."""
-        return not self.unchanged

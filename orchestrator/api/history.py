@@ -13,6 +13,7 @@ from orchestrator.control.mirror.released import spec_of
 from orchestrator.control.telling import history as telling
 from orchestrator.errors import NotFound
 from specs.history import Diff, HistoryRow, ReleaseHistory
+from specs.kit.amounts import runs
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -26,7 +27,7 @@ async def history(parts: ApiParts, request: web.Request, _: None) -> ReleaseHist
     stack = request.match_info["stack"]
     service = request.query.get("service", "")
     if service:
-        _check_known(parts, releases, stack, service)
+        telling.check_known(parts.cluster, stack, releases, (service,))
     limit = number(request, "limit")
     found: list[HistoryRow] = []
     for row in telling.rows(parts.cluster, stack, service):
@@ -74,28 +75,10 @@ def release(parts: ApiParts, stack: str, wanted: int) -> Release:
     """Return a release whose spec is there. Raises NotFound."""
     found = parts.cluster.releases.get((stack, wanted))
     if found is None or spec_of(parts.cluster, found) is None:
-        numbers = sorted(r.number for r in telling.releases_of(parts.cluster, stack))
+        numbers = runs(r.number for r in telling.releases_of(parts.cluster, stack))
+        spans = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in numbers)
         raise NotFound(
             f"there is no release {wanted} of {stack}",
-            hint=f"kept are {_spans(numbers)}: corral history",
+            hint=f"kept are {spans}: corral history",
         )
     return found
-
-
-def _spans(numbers: list[int]) -> str:
-    """Return numbers in few words: ``3, 7 to 9``."""
-    spans: list[list[int]] = []
-    for one in numbers:
-        if spans and one == spans[-1][-1] + 1:
-            spans[-1].append(one)
-        else:
-            spans.append([one])
-    return ", ".join(f"{s[0]} to {s[-1]}" if len(s) > 1 else f"{s[0]}" for s in spans)
-
-
-def _check_known(parts: ApiParts, releases: list[Release], stack: str, service: str) -> None:
-    specs = [spec_of(parts.cluster, one) for one in releases]
-    known = sorted({name for spec in specs if spec is not None for name in spec.services})
-    if service not in known:
-        names = ", ".join(known) or "none"
-        raise NotFound(f"no release of {stack} has a service {service} (services: {names})")

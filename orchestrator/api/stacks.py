@@ -8,6 +8,7 @@ from orchestrator.api import named, rows, streams
 from orchestrator.api.answers import Releases, Stacks, Tasks
 from orchestrator.api.caller import made_by
 from orchestrator.api.routes import flag, number
+from orchestrator.control.telling.history import releases_of
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import NotFound
 from specs.api import ScaledRow
@@ -77,9 +78,7 @@ async def plan(parts: ApiParts, request: web.Request, body: Deploy) -> Plan:
 
 
 async def releases(parts: ApiParts, request: web.Request, _: None) -> Releases:
-    name = find(parts, request).name
-    found = [r for (owner, _), r in parts.cluster.releases.items() if owner == name]
-    found.sort(key=lambda release: release.number, reverse=True)
+    found = releases_of(parts.cluster, find(parts, request).name)
     return Releases(releases=tuple(release_row(release) for release in found))
 
 

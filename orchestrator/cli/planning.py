@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli import deploy, outfile, reaching, said
 from orchestrator.cli import project as projects
 from orchestrator.cli.errors import USAGE, CliError
-from orchestrator.cli.show import meanwhile, plans, table, watch
+from orchestrator.cli.show import explain, meanwhile, plans, table, watch
 from orchestrator.client.http import quote
 from specs.kit import jsontext, masking
 
@@ -139,7 +139,6 @@ def with_causes(plan: dict[str, Any], project: Project) -> None:
 
 def _causes(project: Project, path: str, *, hidden: bool) -> Iterator[str]:
     """Yield what made a value; ``hidden``: what is put into a secret is one, whatever its name."""
-    here = os.getcwd() + "/"
     touches = project.history(path)
     for use in touches[-1].variables if touches else ():
         if use.source in ("unset", "default", "replacement"):
@@ -148,10 +147,9 @@ def _causes(project: Project, path: str, *, hidden: bool) -> Iterator[str]:
         else:
             value = masking.value(use.name, project.environment.get(use.name, ""))
             value = masking.HIDDEN if hidden else value
-            yield f"${use.name} = {value} from {str(use.source).removeprefix(here)}"
+            yield f"${use.name} = {value} from {explain.as_typed(use.source)}"
     if touches and touches[-1].how == "override" and len(touches) > 1:
-        first = str(touches[0].position).removeprefix(here)
-        yield f"over {first}"
+        yield f"over {explain.as_typed(touches[0].position)}"
 
 
 # plans in files
@@ -233,7 +231,12 @@ def hold(kept: Mapping[str, Any], now: Mapping[str, Any], path: str) -> dict[str
             "nothing was changed",
             f"corral plan -o {path} makes a new plan",
         )
-    return {"planned_after": now.get("release") or 0, "places": now.get("places") or {}}
+    return binding(now)
+
+
+def binding(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what binds a request to a plan: the release it is after, and its places."""
+    return {"planned_after": plan.get("release") or 0, "places": plan.get("places") or {}}
 
 
 def agreed(plan: Mapping[str, Any], host: str) -> bool:

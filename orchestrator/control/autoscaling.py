@@ -105,7 +105,7 @@ class Autoscaling:
             for name, service in spec.services.items() if spec is not None else ():
                 if service.autoscale is None or name in stack.stopped_services:
                     continue
-                tasks = self._cluster.by_stack.get(stack.name, {}).values()
+                tasks = self._cluster.tasks_of(stack.name)
                 mine = [task for task in tasks if task.service == name and not is_leaving(task)]
                 yield _Service(stack, service, service.autoscale, mine)
 

@@ -136,7 +136,7 @@ class ControlLoop:
         self.journal = EventJournal(store, cluster, clock, self._streams)
         self._wake = asyncio.Event()
         self._heard = False  # something came that the look under way may have missed
-        self._notices = Notices(cluster, self._out, self._streams, self._wake, self.note)
+        self._notices = Notices(cluster, self._out, self._streams, self._wake, self._happened)
         self._agents = agents
         self._sealer = sealer
         self._commands = Commands(store, cluster, sealer, rng, clock)

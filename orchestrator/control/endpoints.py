@@ -208,13 +208,19 @@ class Endpoints:
         share = canary_share(self._cluster, task) if task.turn == "beside" else 0
         found = known[2].get((network, ready, share))
         if found is None:
-            made = self._make_endpoint(task, effective, network, address, ready=ready)
-            found = made.model_copy(update={"share": share}).to_keep()
-            known[2][network, ready, share] = found
+            made = self._make_endpoint(task, effective, network, address, ready=ready, share=share)
+            found = known[2][network, ready, share] = made.to_keep()
         return found
 
     def _make_endpoint(
-        self, task: Task, effective: Effective | None, network: str, address: str, *, ready: bool
+        self,
+        task: Task,
+        effective: Effective | None,
+        network: str,
+        address: str,
+        *,
+        ready: bool,
+        share: int,
     ) -> Endpoint:
         aliases: tuple[str, ...] = ()
         hostname = ""
@@ -227,6 +233,7 @@ class Endpoints:
             node=task.node or "",
             address=address,
             ready=ready,
+            share=share,
             aliases=aliases,
             hostname=hostname,
         )

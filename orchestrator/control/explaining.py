@@ -16,6 +16,7 @@ from orchestrator.control.planning.placement import asked_of
 from orchestrator.control.telling.causes import explain_task
 from orchestrator.control.telling.words import (
     SHOWN,
+    is_complete,
     node_words,
     service_counts,
     serving_words,
@@ -78,7 +79,7 @@ def _meanings(
     spec = spec_in_force(cluster, record) if record is not None else None
     if spec is not None and name in spec.services:
         yield "service", name
-    mine = cluster.by_stack.get(stack, {}).values()
+    mine = cluster.tasks_of(stack)
     tasks = [t for t in mine if name in (t.name, t.name.removeprefix(f"{stack}-"))]
     tasks = tasks or [t for t in cluster.tasks.values() if name in (t.id, t.name)]
     if tasks:
@@ -131,7 +132,7 @@ def of_task(pass_: Pass, task: Task, events: Sequence[Event], now: float) -> Why
         because=tuple(dict.fromkeys(because)),
         nodes=nodes,
         helps=tuple(dict.fromkeys(helps)),
-        history=tuple(_history(mine)),
+        history=_history(mine),
     )
 
 
@@ -181,25 +182,24 @@ def _ended(cluster: Cluster, task: Task) -> Iterator[str]:
 def _came_from(task: Task, mine: Sequence[Event]) -> Iterator[str]:
     """Yield why it was made, why it is stopped, and who asked for what became of it."""
     going = task.leaving or task.desired not in WANTED or task.state is TaskState.SHUTDOWN
-    made = next((e for e in reversed(mine) if e.kind == "task.new" and e.task == task.id), None)
+    own = [e for e in mine if e.task == task.id]
+    made = _last(own, "task.new")
     if made is not None:
         yield f"it was made as {_bare(made.message)}"
-    told = (e for e in reversed(mine) if e.kind == "task.stopping" and e.task == task.id)
-    stopped = next(told, None) if going else None
+    stopped = _last(own, "task.stopping") if going else None
     if stopped is not None and stopped.reason != "asked":
         yield f"it was stopped: {_bare(stopped.message)}"
     wanted = ("stack.", "service.stopped", "service.scaled") if going else ("restart.asked",)
-    asked = next((e for e in reversed(mine) if e.kind.startswith(wanted)), None)
+    asked = _last(mine, *wanted)
     if asked is not None:
         yield f"{asked.message}{_by(asked)}"
 
 
 def _followed(cluster: Cluster, task: Task, now: float) -> Iterator[str]:
-    slot = (task.service, task.slot)
     later = [
         t
-        for t in cluster.by_stack.get(task.stack, {}).values()
-        if (t.service, t.slot) == slot and t.created_at > task.created_at
+        for t in _tasks(cluster, task.stack, task.service)
+        if t.slot == task.slot and t.created_at > task.created_at
     ]
     if later:
         newest = max(later, key=lambda t: (t.created_at, t.id))
@@ -216,8 +216,8 @@ def _bare(message: str) -> str:
     return tail if mark and " " not in head else rest
 
 
-def _by(event: Event) -> str:
-    return f", by {event.by}" if event.by else ""
+def _by(event: Event | None) -> str:
+    return f", by {event.by}" if event is not None and event.by else ""
 
 
 def _limit(cluster: Cluster, task: Task) -> str:
@@ -289,7 +289,7 @@ def _chain(pass_: Pass, stack: str, service: str, now: float, seen: set[str]) ->
 
 
 def _met(cluster: Cluster, stack: str, name: str, edge: Dependency) -> bool:
-    tasks = [t for t in cluster.by_stack.get(stack, {}).values() if t.service == name]
+    tasks = _tasks(cluster, stack, name)
     if edge.condition is Condition.COMPLETED:
         return bool(tasks) and any(t.state is TaskState.COMPLETE for t in tasks)
     live = [t for t in tasks if t.live or t.state is TaskState.COMPLETE]
@@ -299,15 +299,24 @@ def _met(cluster: Cluster, stack: str, name: str, edge: Dependency) -> bool:
 
 
 def _root(cluster: Cluster, stack: str, name: str, now: float) -> str:
-    tasks = [t for t in cluster.by_stack.get(stack, {}).values() if t.service == name]
+    tasks = _tasks(cluster, stack, name)
     if not tasks:
         return f"{name} has no task yet"
     worst = max(tasks, key=lambda t: (not is_ready(cluster, t), t.live, t.created_at, t.id))
     return f"{worst.name}: {words_of(cluster, worst, now).text}"
 
 
-def _history(events: Sequence[Event]) -> list[Event]:
-    return list(events[-HISTORY:])
+def _history(events: Sequence[Event]) -> tuple[Event, ...]:
+    return tuple(events[-HISTORY:])
+
+
+def _tasks(cluster: Cluster, stack: str, service: str) -> list[Task]:
+    return [t for t in cluster.tasks_of(stack) if t.service == service]
+
+
+def _last(events: Sequence[Event], *kinds: str) -> Event | None:
+    """Return the last event whose kind begins with one of these."""
+    return next((e for e in reversed(events) if e.kind.startswith(kinds)), None)
 
 
 # A service.
@@ -317,7 +326,7 @@ def of_service(pass_: Pass, stack: str, name: str, events: Sequence[Event], now:
     """Say how many of a service serve, and why the others do not."""
     cluster = pass_.cluster
     record = cluster.stacks[stack]
-    tasks = [t for t in cluster.by_stack.get(stack, {}).values() if t.service == name]
+    tasks = _tasks(cluster, stack, name)
     serve, wanted = service_counts(cluster, record, tasks).get(name, (0, 0))
     mine = [e for e in events if e.service == name and e.stack == stack]
     because = list(_of_service(cluster, record, name, mine))
@@ -331,7 +340,7 @@ def of_service(pass_: Pass, stack: str, name: str, events: Sequence[Event], now:
     if serve >= wanted and not down:
         return Why(
             what="service", name=name, stack=stack, answer=f"{answer}: nothing is amiss",
-            because=tuple(because), history=tuple(_history(mine)),
+            because=tuple(because), history=_history(mine),
         )  # fmt: skip
     groups: dict[str, list[Task]] = {}
     for task in amiss:
@@ -359,7 +368,7 @@ def of_service(pass_: Pass, stack: str, name: str, events: Sequence[Event], now:
         because=tuple(because),
         nodes=nodes,
         helps=tuple(helps),
-        history=tuple(_history(mine)),
+        history=_history(mine),
     )
 
 
@@ -369,12 +378,10 @@ def _replaced(task: Task, tasks: Sequence[Task]) -> bool:
 
 def _of_service(cluster: Cluster, record: Stack, name: str, mine: Sequence[Event]) -> Iterator[str]:
     if name in record.overrides:
-        asked = next((e for e in reversed(mine) if e.kind == "service.scaled"), None)
-        by = _by(asked) if asked is not None else ""
+        by = _by(_last(mine, "service.scaled"))
         yield f"it is scaled to {record.overrides[name]}{by}; the file's number waits"
     if name in record.stopped_services:
-        asked = next((e for e in reversed(mine) if e.kind == "service.stopped"), None)
-        yield f"somebody stopped it{_by(asked) if asked is not None else ''}"
+        yield f"somebody stopped it{_by(_last(mine, 'service.stopped'))}"
     release = cluster.releases.get((record.name, record.release))
     if release is not None and not release.over:
         yield f"release {release.number} is {release.state.value}"
@@ -395,8 +402,7 @@ def of_node(cluster: Cluster, node: Node, events: Sequence[Event], now: float) -
     if node.availability != "active" or node.removing:
         word = "being removed" if node.removing else f"set to {node.availability}"
         kinds = ("node.removing",) if node.removing else ("node.drained", "node.paused")
-        asked = next((e for e in reversed(mine) if e.kind in kinds), None)
-        because.append(f"it is {word}{_by(asked) if asked is not None else ''}")
+        because.append(f"it is {word}{_by(_last(mine, *kinds))}")
         helps.append(f"corral node activate {node.name}")
     if condition is not None and condition.braked:
         because.append("most nodes are silent: the brake is on, nothing of theirs is replaced")
@@ -423,7 +429,7 @@ def of_node(cluster: Cluster, node: Node, events: Sequence[Event], now: float) -
         answer=f"{text}: {reason}" if reason else text,
         because=tuple(because),
         helps=tuple(helps),
-        history=tuple(_history(mine)),
+        history=_history(mine),
     )
 
 
@@ -434,20 +440,18 @@ def of_stack(pass_: Pass, name: str, events: Sequence[Event], now: float) -> Why
     """Say why a stack is as it is: its newest release, and what of it does not serve."""
     cluster = pass_.cluster
     mine = [e for e in events if e.stack == name]
-    told = tuple(e for e in _history([e for e in mine if _of_stack(e)]))
+    told = _history([e for e in mine if e.kind.startswith(("stack.", "release.", "service."))])
     record = cluster.stacks.get(name)
     if record is None:
-        asked = next((e for e in reversed(mine) if e.kind == "stack.removing"), None)
-        by = _by(asked) if asked is not None else ""
+        by = _by(_last(mine, "stack.removing"))
         return Why(
             what="stack", name=name, stack=name, answer=f"stack {name} is gone: it was removed{by}",
             helps=(f"corral -p {name} events --no-follow",), history=told,
         )  # fmt: skip
     release = cluster.releases.get((name, record.release))
-    tasks = list(cluster.by_stack.get(name, {}).values())
+    tasks = list(cluster.tasks_of(name))
     counts = service_counts(cluster, record, tasks)
-    complete = all(serve >= wanted for serve, wanted in counts.values())
-    status = stack_status(record, release, complete=complete)
+    status = stack_status(record, release, complete=is_complete(cluster, record, tasks))
     because, helps = list(_of_release(pass_, record, release, mine)), []
     nodes: tuple[WhyNode, ...] = ()
     amiss = [service for service, (serve, wanted) in counts.items() if serve < wanted]
@@ -459,7 +463,7 @@ def of_stack(pass_: Pass, name: str, events: Sequence[Event], now: float) -> Why
             nodes = nodes or found.nodes
             helps += [one for one in found.helps if one not in helps]
     else:
-        asked = next((e for e in reversed(mine) if e.kind.startswith("stack.")), None)
+        asked = _last(mine, "stack.")
         if asked is not None:
             because.append(f"{asked.message}{_by(asked)}")
     reason = release.reason if release is not None else ""
@@ -475,10 +479,6 @@ def of_stack(pass_: Pass, name: str, events: Sequence[Event], now: float) -> Why
     )
 
 
-def _of_stack(event: Event) -> bool:
-    return event.kind.startswith(("stack.", "release.", "service."))
-
-
 def _of_release(
     pass_: Pass, record: Stack, release: Release | None, mine: Sequence[Event]
 ) -> Iterator[str]:
@@ -487,8 +487,7 @@ def _of_release(
     asked = next(
         (e for e in mine if e.kind == "release.pending" and e.release == release.number), None
     )
-    by = _by(asked) if asked is not None else ""
-    yield f"release {release.number} is {release.state.value}{by}"
+    yield f"release {release.number} is {release.state.value}{_by(asked)}"
     if release.state is ReleaseState.PENDING:
         yield "its images are built or looked up before anything of it starts"
     if release.culprit:

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from orchestrator.control.telling.progress import Streams
     from orchestrator.control.wanted import Outgoing
     from specs.base import Model
-    from specs.events import Event
 
 
 class Notices:
@@ -52,12 +51,12 @@ class Notices:
         out: Outgoing,
         streams: Streams,
         wake: asyncio.Event,
-        note: Callable[[Event], None] = lambda _: None,
+        happened: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
         self._cluster = cluster
         self._out = out
         self._streams = streams
-        self._note = note  # has it kept how nodes fare
+        self._happened = happened  # has it kept how nodes fare
         self._wake = wake
         self._stacks: set[str] = set(cluster.stacks) | set(cluster.by_stack)
         self._stacks |= {one.stack for one in cluster.oneoffs.values()}
@@ -116,7 +115,7 @@ class Notices:
             condition = self._cluster.conditions.get(node)
             reason = condition.reason if condition is not None else ""
             text = f"node {name} is {status}" + (f": {reason}" if reason else "")
-            self._note(self._streams.happened(f"node.{status}", text, name))
+            self._happened(f"node.{status}", text, node=name)
             for task in self._cluster.by_node.get(node, {}).values():
                 stacks.add(task.stack)
                 self._out.forget_service(task.stack, task.service, task.addresses)

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from orchestrator.dispatch.direct import Direct
+from orchestrator.dispatch.direct import Direct, ended
 from orchestrator.dispatch.instructions import Spelled, spell
 from orchestrator.dispatch.ndjson import LineTooLong, lines
 from orchestrator.dispatch.relay import join
@@ -43,7 +43,7 @@ from specs.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 
     from aiohttp.web import WebSocketResponse
 
@@ -90,7 +90,7 @@ class AgentClient:
         Of a connection that is closed here, aiohttp tells nobody who reads its answer.
         """
         for answer in self._answers:
-            answer.content.set_exception(ConnectionError("the connection to it has just ended"))
+            answer.content.set_exception(ended())
         self._direct.close()
 
     async def hello(self) -> Hello:
@@ -138,15 +138,13 @@ class AgentClient:
         self, method: str, path: str, data: bytes | None = None, *, timeout: float
     ) -> tuple[int, bytes]:
         """Return the status and all of the answer to what may be asked twice."""
-        try:
+        with self._in_words():
             async with asyncio.timeout(timeout):
                 return await self._direct.exchange(method, path, self._fields(data), data)
-        except (*_ERRORS, *_CLOSED) as exc:
-            raise self._lost(exc) from exc
 
     async def _told(self, path: str, silence: float) -> AsyncGenerator[bytes, None]:
         """Yield the lines of a stream that the agent goes on with for as long as we listen."""
-        try:
+        with self._in_words():
             async with contextlib.AsyncExitStack() as stack:
                 async with asyncio.timeout(SHORT):
                     status, body = await stack.enter_async_context(
@@ -157,10 +155,6 @@ class AgentClient:
                 async with contextlib.aclosing(lines(body, silence=silence)) as found:
                     async for line in found:
                         yield line
-        except (*_ERRORS, *_CLOSED) as exc:
-            raise self._lost(exc) from exc
-        except LineTooLong as exc:
-            raise Unavailable(f"node {self.name} sent a line without end") from exc
 
     def _fields(self, data: bytes | None = None) -> dict[str, str]:
         kind = {"Content-Type": "application/json"} if data is not None else {}
@@ -384,25 +378,11 @@ class AgentClient:
         params: dict[str, str] | None = None,
         silence: float | None,
     ) -> AsyncGenerator[M, None]:
-        found = self._lines(method, path, body=body, params=params, silence=silence)
-        async with contextlib.aclosing(found):
-            async for line in found:
-                yield self._decode(model, line)
-
-    async def _lines(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Model | None = None,
-        params: dict[str, str] | None = None,
-        silence: float | None,
-    ) -> AsyncGenerator[bytes, None]:
         async with self._request(method, path, body=body, params=params) as answer:
             await self._check(answer)
             async with contextlib.aclosing(lines(answer.content, silence=silence)) as found:
                 async for line in found:
-                    yield line
+                    yield self._decode(model, line)
 
     @contextlib.asynccontextmanager
     async def _request(
@@ -411,23 +391,18 @@ class AgentClient:
         path: str,
         *,
         body: Model | None = None,
-        data: bytes | None = None,
         params: dict[str, str] | None = None,
         pieces: AsyncIterator[bytes] | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {skew.HEADER: str(PROTOCOL)}
-        if body is not None:
-            data = skew.encode(body, self._version)
-        if data is not None:
-            headers["Content-Type"] = "application/json"
-        try:
+        data = skew.encode(body, self._version) if body is not None else None
+        with self._in_words():
             async with self._http.request(
                 method,
                 path,
                 data=pieces if data is None else data,
                 params=params,
-                headers=headers,
+                headers=self._fields(data),
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=SHORT),
             ) as answer:
                 self._answers.add(answer)
@@ -435,6 +410,12 @@ class AgentClient:
                     yield answer
                 finally:
                     self._answers.discard(answer)
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """Raise Unavailable for what ends a connection, and for a line without end."""
+        try:
+            yield
         except (*_ERRORS, *_CLOSED) as exc:
             raise self._lost(exc) from exc
         except LineTooLong as exc:
@@ -481,7 +462,7 @@ class AgentClient:
         if isinstance(exc, _CLOSED):
             if not self._http.closed:
                 raise exc
-            exc = ConnectionError("the connection to it has just ended")
+            exc = ended()
         return Unavailable(
             f"node {self.name} is not reached: {describe(exc)}",
             hint=f"corral node inspect {self.name}",

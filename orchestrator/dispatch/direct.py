@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 MAX_ANSWER = 16 * 1024 * 1024  # bytes of what an agent says of itself: its facts, its stacks
 
 
+def ended() -> ConnectionError:
+    """Return what is said of connections whose session is over."""
+    return ConnectionError("the connection to it has just ended")
+
+
 class _Unheard(Exception):
     """A kept connection ended without a word of the answer."""
 
@@ -100,7 +105,7 @@ class Direct:
         """Return a new connection to the agent."""
         connector = self._http.connector
         if self._http.closed or connector is None or connector.closed:
-            raise ConnectionError("the connection to it has just ended")
+            raise ended()
         line = AgentLine()
         if isinstance(connector, aiohttp.UnixConnector):
             loop = asyncio.get_running_loop()
@@ -109,6 +114,6 @@ class Direct:
             await cast("Opens", connector).open_stream(line)
         if self._http.closed:
             line.close()
-            raise ConnectionError("the connection to it has just ended")
+            raise ended()
         self._open.add(line)
         return line

@@ -10,7 +10,7 @@ what is no HTTP, or is too large, ends the connection with words.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
 import aiohttp
 from typing_extensions import override
@@ -18,19 +18,16 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-P = TypeVar("P", bound=asyncio.Protocol)
-
 MAX_HEAD = 64 * 1024  # bytes of an answer's head, and of a chunk's
 HIGH = 1024 * 1024  # bytes that wait to be read, from which on the peer is not read any more
-NO_HTTP = "what it answers is no HTTP"
 _ENDS_HEAD = b"\r\n\r\n"
 
 
 class NoHttp(aiohttp.ClientError):
     """The peer answers something else."""
 
-    def __init__(self, what: str = NO_HTTP) -> None:
-        super().__init__(what)
+    def __init__(self) -> None:
+        super().__init__("what it answers is no HTTP")
 
 
 class AnswerHead:

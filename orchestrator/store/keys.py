@@ -105,8 +105,9 @@ def event_id(key: str) -> str:
 def event_parts(key: str) -> tuple[str, int, int]:
     """Return the stack, the microseconds and the count in a key of events; zeros if it has none."""
     stack, _, rest = key.removeprefix(EVENTS).partition("/")
+    stack = "" if stack == NO_STACK else stack
     when, _, count = rest.partition("-")
     try:
-        return ("" if stack == NO_STACK else stack), int(when, 16), int(count)
+        return stack, int(when, 16), int(count)
     except ValueError:
-        return ("" if stack == NO_STACK else stack), 0, 0
+        return stack, 0, 0

@@ -28,13 +28,10 @@ def autoscale(
     if not isinstance(value, dict):
         verdicts.refuse(where, f"{value!r} says too little", "write {min: 2, max: 10, cpu: 70%}")
         return None
-    known = schedule_words.AUTOSCALE["properties"]
-    for key in value.keys() - known.keys():
-        hint = f"known here: {', '.join(known)}"
-        verdicts.refuse(f"{where}.{key}", f"unknown setting `{key}`", hint, code="unknown-key")
+    verdicts.unknown_keys(value, where, schedule_words.AUTOSCALE["properties"])
     _beside(path, raw, verdicts)
-    least = _count(where, value, "min", verdicts) or 1
-    most = _count(where, value, "max", verdicts)
+    least = verdicts.whole(value, f"{where}.min", "tasks", MOST_TASKS) or 1
+    most = verdicts.whole(value, f"{where}.max", "tasks", MOST_TASKS)
     cpu = _percent(where, value, "cpu", verdicts)
     memory = _percent(where, value, "memory", verdicts)
     if "max" not in value:
@@ -63,17 +60,6 @@ def autoscale(
             hold=verdicts.duration(value, f"{where}.hold"),
         ),
     )
-
-
-def _count(where: str, value: Json, key: str, verdicts: Verdicts) -> int | None:
-    count = value.get(key)
-    if count is None:
-        return None
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_TASKS:
-        text = f"{count!r} is no number of tasks"
-        verdicts.refuse(f"{where}.{key}", text, f"write 1 to {MOST_TASKS}")
-        return None
-    return count
 
 
 def _percent(where: str, value: Json, key: str, verdicts: Verdicts) -> float | None:

@@ -73,18 +73,12 @@ def restart(raw: Json, policy: RestartPolicy) -> RestartPolicy:
 
 def max_concurrent(path: str, mode: object, extension: Json, verdicts: Verdicts) -> int | None:
     """Return how many tasks of a job run at a time; None where the file does not say."""
-    value = extension.get("max_concurrent")
     where = f"{path}.x-corral.max_concurrent"
-    if value is None:
-        return None
-    if mode != "replicated-job":
+    if extension.get("max_concurrent") is not None and mode != "replicated-job":
         verdicts.refuse(
             where,
             "only a replicated-job runs its tasks some at a time",
             "write deploy.mode: replicated-job, or leave max_concurrent out",
         )
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        verdicts.refuse(where, f"{value!r} is no number of tasks", "write a number from 1 on")
-        return None
-    return value
+    return verdicts.whole(extension, where, "tasks")

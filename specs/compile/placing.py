@@ -19,14 +19,9 @@ STRATEGIES = ("spread", "pack")
 
 def strategy(path: str, holder: Json, verdicts: Verdicts) -> str:
     """Return the strategy that ``x-corral`` at ``path`` names; empty where it names none."""
-    word = holder.get("strategy")
-    if word in (None, ""):
+    if holder.get("strategy") == "":
         return ""
-    if word not in STRATEGIES:
-        known = ", ".join(STRATEGIES)
-        verdicts.refuse(f"{path}.strategy", f"{word!r} is not known here", f"use {known}")
-        return ""
-    return str(word)
+    return verdicts.word(holder, f"{path}.strategy", STRATEGIES) or ""
 
 
 def placed(path: str, raw: Json, stacks: str, verdicts: Verdicts) -> Placement:

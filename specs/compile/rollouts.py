@@ -98,11 +98,7 @@ def _canary(path: str, value: Any, verdicts: Verdicts) -> Canary:
     if not isinstance(value, dict):
         verdicts.refuse(path, f"{value!r} is no canary", "write {replicas: 1, promote: manual}")
         return Canary()
-    for key in value:
-        if key not in ("replicas", "weight", "promote"):
-            verdicts.refuse(
-                f"{path}.{key}", f"unknown setting `{key}`", "known here: promote, replicas, weight"
-            )
+    verdicts.unknown_keys(value, path, ("promote", "replicas", "weight"))
     count = number(value.get("replicas", 1))
     if not count:
         verdicts.refuse(
@@ -171,7 +167,7 @@ def _written(path: str, raw: Json, verdicts: Verdicts) -> Iterator[tuple[str, st
     """Yield the data that one task alone writes; several replicas write one volume already."""
     deploy = mapping(raw.get("deploy"))
     replicas = raw.get("scale") if raw.get("scale") is not None else deploy.get("replicas")
-    several = str(replicas or 1).isdigit() and int(replicas or 1) > 1
+    several = (number(replicas) or 1) > 1
     volumes = mapping(verdicts.project.get("volumes"))
     for index, mount in enumerate(raw.get("volumes") or []):
         if not isinstance(mount, dict) or mount.get("read_only"):

@@ -36,18 +36,14 @@ def schedule(path: str, raw: Json, verdicts: Verdicts) -> ScheduleSpec | None:
     value = mapping(raw.get("x-corral")).get("schedule")
     if value is None:
         return None
+    written = f"{where}.cron"
     if isinstance(value, str):
-        value = {"cron": value}
+        value, written = {"cron": value}, where
     if not isinstance(value, dict):
         verdicts.refuse(where, f"{value!r} is no schedule", 'write "0 3 * * *", or a mapping')
         return None
     _beside(path, raw, verdicts)
-    for key in value.keys() - KEYS.keys():
-        known = f"known here: {', '.join(KEYS)}"
-        verdicts.refuse(f"{where}.{key}", f"unknown setting `{key}`", known, code="unknown-key")
-    written = (
-        where if isinstance(mapping(raw.get("x-corral"))["schedule"], str) else f"{where}.cron"
-    )
+    verdicts.unknown_keys(value, where, KEYS)
     cron, zone = value.get("cron"), value.get("timezone") or "UTC"
     parsed = None
     try:
@@ -67,15 +63,15 @@ def schedule(path: str, raw: Json, verdicts: Verdicts) -> ScheduleSpec | None:
         paused=yes(value.get("paused")),
         **given(
             jitter=verdicts.duration(value, f"{where}.jitter"),
-            overlap=_word(where, value, "overlap", OVERLAPS, verdicts),
-            missed=_word(where, value, "missed", MISSED, verdicts),
+            overlap=verdicts.word(value, f"{where}.overlap", OVERLAPS),
+            missed=verdicts.word(value, f"{where}.missed", MISSED),
             missed_within=verdicts.duration(value, f"{where}.missed_within"),
-            keep=_keep(where, value, verdicts),
+            keep=verdicts.whole(value, f"{where}.keep", "iterations", MOST_KEPT),
             deadline=verdicts.duration(value, f"{where}.deadline") or None,
         ),
     )
-    span = _shortest(parsed, found_zone)
-    if made.jitter >= span:
+    # Looking for it takes up to 0.1 s of what is seldom due: not for who has no jitter.
+    if made.jitter and made.jitter >= (span := _shortest(parsed, found_zone)):
         verdicts.refuse(
             f"{where}.jitter",
             f"it is as long as the {span:g} s between two due times: one would overtake the other",
@@ -92,28 +88,6 @@ def _shortest(cron: Cron, zone: Any) -> float:
         following = cron.after(at, zone)
         shortest, at = min(shortest, following - at), following
     return shortest
-
-
-def _word(
-    where: str, value: Json, key: str, known: tuple[str, ...], verdicts: Verdicts
-) -> str | None:
-    word = value.get(key)
-    if word is not None and word not in known:
-        verdicts.refuse(f"{where}.{key}", f"{word!r} is not known here", f"use {', '.join(known)}")
-        return None
-    return word
-
-
-def _keep(where: str, value: Json, verdicts: Verdicts) -> int | None:
-    count = value.get("keep")
-    if count is None:
-        return None
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_KEPT:
-        verdicts.refuse(
-            f"{where}.keep", f"{count!r} is no number of iterations", f"write 1 to {MOST_KEPT}"
-        )
-        return None
-    return count
 
 
 def _beside(path: str, raw: Json, verdicts: Verdicts) -> None:

@@ -155,12 +155,9 @@ class ServiceCompiler:
         What is known are the words of the model's field of that name.
         """
         key = path.rpartition(".")[2]
-        word = raw.get(key)
-        known = get_args(model.model_fields[key].annotation)
-        if word not in (None, "") and word not in known:
-            self.verdicts.refuse(path, f"{word!r} is not known here", f"use {', '.join(known)}")
+        if raw.get(key) == "":
             return None
-        return word or None
+        return self.verdicts.word(raw, path, get_args(model.model_fields[key].annotation))
 
     def _task(self, path: str, raw: Json, deploy: Json, image: str, lent: Json) -> TaskSpec:
         extension = mapping(raw.get("x-corral"))

@@ -14,7 +14,7 @@ from specs.compile.values import duration_seconds
 from specs.compose.reading.tree import mark_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from specs.compose.reading.tree import SourceMark
     from specs.findings import Findings
@@ -133,6 +133,43 @@ class Verdicts:
                     f"known here: {', '.join(sorted(known)) or 'none'}",
                     code="unknown-key",
                 )
+
+    def unknown_keys(self, holder: Json, path: str, known: Collection[str]) -> None:
+        """Refuse each key of corral's own mapping at ``path`` that is none of the known ones."""
+        for key in holder:
+            if key not in known:
+                self.refuse(
+                    f"{path}.{key}",
+                    f"unknown setting `{key}`",
+                    f"known here: {', '.join(known)}",
+                    code="unknown-key",
+                )
+
+    def word(self, holder: Json, path: str, known: Collection[str]) -> str | None:
+        """Return the word at the last key of ``path``; None where there is none or a wrong one."""
+        word = holder.get(path.rpartition(".")[2])
+        if word is not None and word not in known:
+            self.refuse(path, f"{word!r} is not known here", f"use {', '.join(known)}")
+            return None
+        return word
+
+    def whole(self, holder: Json, path: str, what: str, most: int | None = None) -> int | None:
+        """Return the number from 1 on at the last key of ``path``; None: none, or a wrong one.
+
+        ``what`` is counted, in the plural; a text is no number here, as in the schema.
+        """
+        count = holder.get(path.rpartition(".")[2])
+        if count is None:
+            return None
+        if (
+            isinstance(count, bool)
+            or not isinstance(count, int)
+            or not 1 <= count <= (count if most is None else most)
+        ):
+            hint = "write a number from 1 on" if most is None else f"write 1 to {most}"
+            self.refuse(path, f"{count!r} is no number of {what}", hint)
+            return None
+        return count
 
     def duration(self, holder: Json, path: str) -> float | None:
         """Return the seconds at the last key of ``path``; None where nothing is written."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # `corral ps` reads this module, and does without typing
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _SPANS = (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 48 * 3600))
 
@@ -26,6 +26,17 @@ def some(names: Sequence[str], most: int) -> str:
     """Return names for a sentence: ``n1, n2, n3 and 4 more``."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return numbers as runs without a gap, the first and last of each, in order."""
+    found: list[tuple[int, int]] = []
+    for one in sorted(set(numbers)):
+        if found and found[-1][1] == one - 1:
+            found[-1] = found[-1][0], one
+        else:
+            found.append((one, one))
+    return found
 
 
 def _amount(count: float, unit: str) -> str:

@@ -21,7 +21,6 @@ _SHAPE = re.compile(r"v?(\d+(?:\.\d+)*)[.-]?(dev|a|b|rc|post)?\.?(\d*)")
 _STAGES = {"dev": -4, "a": -3, "b": -2, "rc": -1, None: 0, "post": 1}
 
 
-@functools.cache
 @functools.cache  # looked for in files, and asked for each node there is
 def installed() -> str:
     """Return the version of corral this process runs, UNKNOWN where it was not installed."""

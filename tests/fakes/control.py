@@ -52,6 +52,9 @@ class FakeCluster:
     def nodes_changed(self) -> asyncio.Event:
         return self._nodes_changed
 
+    def releases_of(self, stack: str) -> list[Release]:
+        return [release for (owner, _), release in self.releases.items() if owner == stack]
+
     def tasks_of(self, stack: str) -> list[Task]:
         return [task for task in self.tasks.values() if task.stack == stack]
 

@@ -52,6 +52,8 @@ async def agent(folder):
     app.router.add_get("/v1/volumes/data/archive", begins)
     app.router.add_put("/v1/volumes/data/archive", says_nothing)
     app.router.add_get("/v1/tasks/t1/exec", talks)
+    app.router.add_get("/v1/reports", begins)
+    app.router.add_get("/v1/hello", says_nothing)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.UnixSite(runner, str(folder / "agent")).start()
@@ -85,6 +87,15 @@ async def write(client):
     await client.write_volume("data", {}, pieces())
 
 
+async def reports(client):
+    async for _ in client.reports(silence=600):
+        pass
+
+
+async def hello(client):
+    await client.hello()
+
+
 async def execute(client):
     class Browser:
         """Who is relayed: says nothing, and hears what comes."""
@@ -103,7 +114,7 @@ async def execute(client):
     await client.exec("t1", Browser())
 
 
-@pytest.mark.parametrize("does", [build, logs, read, write, execute])
+@pytest.mark.parametrize("does", [build, logs, read, write, reports, hello, execute])
 async def test_what_is_under_way_ends_with_the_session(tmp_path, does):
     async with agent(tmp_path) as reached:
         connector = aiohttp.UnixConnector(path=str(tmp_path / "agent"))
@@ -119,3 +130,4 @@ async def test_what_is_under_way_ends_with_the_session(tmp_path, does):
             said = error.detail
         # The channel of a terminal just ends; who relays it says how (test_exec_relay.py).
         assert said.startswith("node n1 is not reached") or does is execute
+        assert "no answer in time" not in said

@@ -58,7 +58,7 @@ def query_of(args: argparse.Namespace, now: float) -> dict[str, Any]:
         raise CliError("--follow and --no-follow exclude each other", code=USAGE)
     since = times.moment(args.since, now=now, flag="--since") if args.since else None
     until = times.moment(args.until, now=now, flag="--until") if args.until else None
-    if args.tail not in (None, "all") and not args.tail.isdigit():
+    if args.tail not in (None, "all") and not args.tail.isdecimal():
         raise CliError(f"--tail {args.tail!r} is not a number", "--tail 100", code=USAGE)
     past = args.tail is not None or args.no_follow or since is not None or until is not None
     return {

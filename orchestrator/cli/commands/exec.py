@@ -67,7 +67,7 @@ def choose(rows: list[dict[str, Any]], service: str, index: int) -> dict[str, An
         from orchestrator.cli import called  # a service is what is mostly named
 
         mine = called.containers(service, rows)
-    if any(row.get("beside") == "stands by" for row in mine):
+    if any(row.get("beside") for row in mine):
         from orchestrator.cli import called
 
         mine = called.serving(mine)

@@ -39,7 +39,7 @@ def tail_count(text: str) -> int | None:
     """Return the number of lines --tail asks for; None = all."""
     if text == "all":
         return None
-    if text.isdigit():
+    if text.isdecimal():
         return int(text)
     raise CliError(f"--tail {text!r} is not a number of lines", "--tail 100", code=USAGE)
 

@@ -7,7 +7,7 @@ import time
 
 from orchestrator.cli import said
 from orchestrator.cli.show import board as boards
-from orchestrator.cli.show import formats, table, watch
+from orchestrator.cli.show import formats, table, times, watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,9 +112,9 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         names = ", ".join(row["under_way"])
         waits = f"{waits}; under way: {names}" if waits else f"under way: {names}"
     if row.get("until"):
-        waits += f", until {_clock(row['until'])}"
+        waits += f", until {times.of_day(row['until'])}"
     if row.get("kept_until"):
-        kept = f"{len(row['kept'])} old tasks are kept until {_clock(row['kept_until'])}"
+        kept = f"{len(row['kept'])} old tasks are kept until {times.of_day(row['kept_until'])}"
         waits = f"{waits}; {kept}" if waits else kept
     return (
         row["service"],
@@ -124,7 +124,3 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         str(row["unavailable"]),
         waits,
     )
-
-
-def _clock(at: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(at))

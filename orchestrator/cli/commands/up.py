@@ -23,6 +23,7 @@ from orchestrator.cli.show import ends as laws
 from orchestrator.cli.show import meanwhile, output, plans, watch
 from orchestrator.client.errors import ClientError, NoController
 from orchestrator.client.http import quote
+from specs.compile import schedule_words
 
 if TYPE_CHECKING:
     import argparse
@@ -176,9 +177,7 @@ def _dry_run(args: argparse.Namespace, session: Invocation) -> int:
 def _timed(model: Mapping[str, Any]) -> set[str]:
     """Return the services that run by a schedule."""
     services = model.get("services") or {}
-    said = {name: (service or {}).get("x-corral") for name, service in services.items()}
-    # What is no mapping is refused where it is written, by the controller.
-    return {n for n, x in said.items() if isinstance(x, dict) and x.get("schedule")}
+    return {name for name, raw in services.items() if schedule_words.has_one(raw or {})}
 
 
 def _stand_by(args: argparse.Namespace, model: Mapping[str, Any]) -> bool:
@@ -274,7 +273,7 @@ def _planned(
     if args.confirm and not plan.get("unchanged"):
         if not planning.agreed(plan, session.client.host):
             raise CliError("not confirmed: nothing was changed")
-        return {"planned_after": plan.get("release") or 0, "places": plan.get("places") or {}}
+        return planning.binding(plan)
     return bound
 
 

@@ -63,12 +63,12 @@ def _path_story(project: Project, path: str, value: Any) -> str:
     if not _written(project, path):
         lines.append("  not written in any file: it is implied")
         if touches:
-            lines.append(f"  by {_place(touches[-1].position)}")
+            lines.append(f"  by {as_typed(touches[-1].position)}")
         return "\n".join(lines) + "\n"
     for touch in touches:
         text = _source(project, touch.position)
         how = _HOW.get(touch.how, touch.how)
-        lines.append(f"  {_place(touch.position)}  {how}{f': {text}' if text else ''}")
+        lines.append(f"  {as_typed(touch.position)}  {how}{f': {text}' if text else ''}")
         lines.extend(f"      {line}" for line in _used(project, touch))
     return "\n".join(lines) + "\n"
 
@@ -91,7 +91,7 @@ def _used(project: Project, touch: Touch) -> Iterator[str]:
                 yield f"${use.name} is set: its replacement is used"
             case source:
                 value = project.environment.get(use.name, "")
-                yield f"${use.name} = {_shown(value)} from {_place(source)}"
+                yield f"${use.name} = {_shown(value)} from {as_typed(source)}"
 
 
 def _variable_story(project: Project, name: str, uses: list[tuple[str, Touch]]) -> str:
@@ -99,14 +99,17 @@ def _variable_story(project: Project, name: str, uses: list[tuple[str, Touch]]) 
     if value is None:
         lines = [f"{name} is not set"]
     else:
-        lines = [f"{name} = {_shown(value)}", f"  from {_place(project.environment.source(name))}"]
+        lines = [
+            f"{name} = {_shown(value)}",
+            f"  from {as_typed(project.environment.source(name))}",
+        ]
     lines += [
-        f"  also set at {_place(place)}, which does not count here"
+        f"  also set at {as_typed(place)}, which does not count here"
         for place in _shadowed(project, name)
     ]
     seen = set()
     for path, touch in uses:
-        line = f"  used by {path} ({_place(touch.position)})"
+        line = f"  used by {path} ({as_typed(touch.position)})"
         how = next(use.source for use in touch.variables if use.name == name)
         notes = {"default": ", default used", "unset": ", empty"}
         line += notes.get(how, "")
@@ -144,7 +147,7 @@ def _source(project: Project, position: Position) -> str:
     return lines[position.line - 1].strip() if 0 < position.line <= len(lines) else ""
 
 
-def _place(place: Position | str) -> str:
+def as_typed(place: Position | str) -> str:
     """Return a place with its file as people would type it here."""
     text = str(place)
     here = os.getcwd() + "/"

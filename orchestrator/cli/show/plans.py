@@ -6,9 +6,7 @@ nobody serves for a while. Pure; who prints decides about colours and the width.
 
 from __future__ import annotations
 
-import os
-
-from orchestrator.cli.show import table
+from orchestrator.cli.show import explain, table
 from specs.kit.amounts import as_set, size, some
 
 TYPE_CHECKING = False
@@ -208,8 +206,7 @@ def _position(change: Json) -> str:
     at = change.get("position")
     if not at:
         return ""
-    here = os.getcwd() + "/"
-    return f"{str(at['file']).removeprefix(here)}:{at['line']}:{at['column']}"
+    return explain.as_typed(f"{at['file']}:{at['line']}:{at['column']}")
 
 
 def _rest(plan: Json) -> Iterator[str]:

@@ -88,18 +88,27 @@ class Commands:
         None: it asks for something else, or cannot be. Whether their images are the same is not
         known yet.
         """
-        if stack not in self._cluster.stacks or request.key in self._cluster.requests:
-            return None
-        if request.force_recreate or request.no_start or request.renew_volumes:
+        if not self._may_stay(stack, request):
             return None
         try:
             _, made, warnings = self.drafted(stack, request, listening)  # nothing of it is written
         except RequestError:
             return None  # said when it is made
-        last = deployed_already(self._cluster, made)
+        return self.same(request, made, warnings)
+
+    def same(self, request: Deploy, made: Release, warnings: list[Problem]) -> Same | None:
+        """Return what was made of a request and the release that runs already, as ``unchanged``."""
+        may = self._may_stay(made.stack, request)
+        last = deployed_already(self._cluster, made) if may else None
         if last is None:
             return None
         return Same(made, last, tuple(warnings), self._cluster.revision)
+
+    def _may_stay(self, stack: str, request: Deploy) -> bool:
+        """Say whether the request may be about what runs: it is new, and has nothing made anew."""
+        known = request.key in self._cluster.requests
+        anew = request.force_recreate or request.no_start or request.renew_volumes
+        return stack in self._cluster.stacks and not known and not anew
 
     def drafted(
         self, stack: str, request: Deploy, listening: Mapping[str, tuple[str, ...]]

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.control.deploy.orders import orders, whole_name
-from orchestrator.control.mirror.node_view import node_of_client
+from orchestrator.control.mirror.node_view import heard, node_of_client
 from orchestrator.errors import Invalid, RequestError, Unavailable
 from specs.api import Progress
 from specs.kit import cancelled
 from specs.kit.amounts import size
-from specs.states import HEARD
 from specs.wire import BuildImage, ResolveImage
 
 if TYPE_CHECKING:
@@ -153,10 +152,7 @@ class ReleaseImages:
         """Wait for a node to do the work: the CLI's machine, which has files and credentials."""
         until = self.clock.monotonic() + NODE_WAIT
         while True:
-            conditions = self.cluster.conditions
-            ready = sorted(
-                n for n, c in conditions.items() if c.status in HEARD and n in self.cluster.nodes
-            )
+            ready = heard(self.cluster)
             client = node_of_client(self.cluster.nodes, self.release.client.boot_id)
             if client in ready:
                 return client

@@ -20,7 +20,7 @@ from orchestrator.control.telling import history
 from orchestrator.errors import Conflict, NotFound
 from specs.api import Deploy
 from specs.problems import Problem
-from specs.stack import ContentSpec, StackSpec, TaskSpec
+from specs.stack import StackSpec, TaskSpec
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def choose(cluster: Cluster, name: str, asked: Rollback) -> Release:
             f"stack {name} was taken down: nothing of it runs",
             hint="corral rollback N brings release N back; corral history lists them",
         )
-    _check_known(cluster, name, asked, kept)
+    history.check_known(cluster, name, kept, asked.services)
     newest = cluster.releases[name, present.release]
     if newest.state is S.ROLLED_BACK:
         raise Conflict(
@@ -88,15 +88,6 @@ def _named(cluster: Cluster, name: str, asked: Rollback, kept: list[Release]) ->
         )
     _check_services(name, asked, found, spec)
     return found
-
-
-def _check_known(cluster: Cluster, name: str, asked: Rollback, kept: list[Release]) -> None:
-    specs = [spec for release in kept if (spec := spec_of(cluster, release)) is not None]
-    known = {service for spec in specs for service in spec.services}
-    for service in asked.services:
-        if service not in known:
-            names = ", ".join(sorted(known)) or "none"
-            raise NotFound(f"no release of {name} has a service {service} (services: {names})")
 
 
 def _check_services(name: str, asked: Rollback, found: Release, spec: StackSpec) -> None:
@@ -262,13 +253,8 @@ def _as_it_was(
         services[name] = service = spec.services[name]
         images[name] = source.images.get(name, service.task.image_digest)
         tokens[name] = token
-        for found, section, refs in (
-            (secrets, spec.secrets, service.task.secrets),
-            (configs, spec.configs, service.task.configs),
-        ):
-            for ref in refs:
-                known = section.get(ref.source, ContentSpec(name=ref.source))
-                found.setdefault(ref.source, known.model_copy(update={"content": ref.content}))
+        history.add_missing(secrets, spec.secrets, service.task.secrets)
+        history.add_missing(configs, spec.configs, service.task.configs)
     whole = target.model_copy(
         update={"services": services, "secrets": secrets, "configs": configs, "carried": {}}
     )

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.control.deploy.orders import orders
-from orchestrator.control.mirror.node_view import node_of_client
+from orchestrator.control.mirror.node_view import heard, node_of_client
 from orchestrator.errors import RequestError
-from specs.states import HEARD
 from specs.wire import ResolveImage
 
 if TYPE_CHECKING:
@@ -145,8 +144,6 @@ def _made_anew(order: BuildOrder, services: tuple[str, ...], release: Release) -
 
 def _node(cluster: Cluster, release: Release) -> str | None:
     """Return the node `up` would ask: the CLI's machine, else the first that answers."""
-    ready = sorted(
-        n for n, c in cluster.conditions.items() if c.status in HEARD and n in cluster.nodes
-    )
+    ready = heard(cluster)
     client = node_of_client(cluster.nodes, release.client.boot_id)
     return client if client in ready else next(iter(ready), None)

@@ -61,10 +61,10 @@ async def forecast(
     fork = seen.cluster.forked(time)
     rng = random.Random(0)  # noqa: S311 - names of things that nobody keeps; each plan the same
     commands = Commands(store, fork, sealer, rng, time)
-    same = commands.unchanged(stack, request, listening)
     draft, release, problems = commands.drafted(stack, request, listening)
     if release.state is not ReleaseState.PENDING:
         return _nothing(seen.cluster, stack, problems)
+    same = commands.same(request, release, problems)
     observed = seen.observed.forked(fork, time, stack)
     specs = seen.specs.forked(fork)
     before = list(fork.by_stack.get(stack, {}).values())

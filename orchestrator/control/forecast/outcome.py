@@ -111,12 +111,8 @@ class PlanOutcome:
             return None, {}
         for name, service in base.services.items():
             services.setdefault(name, service)
-        scaled = {
-            name: service.model_copy(update={"replicas": present.overrides[name]})
-            for name, service in services.items()
-            if name in present.overrides
-        }
-        return base.model_copy(update={"services": {**services, **scaled}}), digests
+        there = base.model_copy(update={"services": services})
+        return _scaled(there, present.overrides), digests
 
     def _runs(self) -> dict[str, Effective]:
         """Return the services that have tasks, as the newest of those has them."""
@@ -131,18 +127,8 @@ class PlanOutcome:
     def _changes(
         self, before: StackSpec | None, digests: Mapping[str, str]
     ) -> tuple[SpecChange, ...]:
-        after = _without(self.spec, self.spec.carried)
         numbers = self.fork.stacks[self.release.stack].overrides
-        after = after.model_copy(
-            update={
-                "services": {
-                    name: service.model_copy(
-                        update={"replicas": numbers.get(name, service.replicas)}
-                    )
-                    for name, service in after.services.items()
-                }
-            }
-        )
+        after = _scaled(_without(self.spec, self.spec.carried), numbers)
         known = {n: d for n, d in self.images.digests.items() if is_known(d)}
         if before is not None:
             before = _without(before, self.spec.carried)
@@ -449,6 +435,15 @@ def _planned(change: SpecChange) -> PlannedChange:
 def _without(spec: StackSpec, names: Iterable[str]) -> StackSpec:
     left = {name: service for name, service in spec.services.items() if name not in set(names)}
     return spec.model_copy(update={"services": left})
+
+
+def _scaled(spec: StackSpec, numbers: Mapping[str, int]) -> StackSpec:
+    """Return the spec with the numbers that were set, in place of its own."""
+    services = {
+        name: service.model_copy(update={"replicas": numbers.get(name, service.replicas)})
+        for name, service in spec.services.items()
+    }
+    return spec.model_copy(update={"services": services})
 
 
 def _counts(task: Task) -> bool:

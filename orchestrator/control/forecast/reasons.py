@@ -42,7 +42,7 @@ def _reasons(
         what = home.what.partition(" (")[0]
         made = what.startswith("volume ") and what[7:] not in pass_.cluster.volumes
         yield f"{what} will be there" if made else f"{what} is there"
-    if effective.service.mode == "global":
+    if effective.service.per_node:
         yield "one on each node"
     if task.partner:
         yield f"beside {effective.task.partner}, whose {effective.task.lent} it shares"

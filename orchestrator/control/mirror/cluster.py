@@ -141,6 +141,10 @@ class Cluster:
                 setattr(made, name, copied(value))
         return made
 
+    def releases_of(self, stack: str) -> Collection[Release]:
+        """Return the kept releases of a stack, also after its `down`; no others are looked at."""
+        return self.stack_releases.get(stack, {}).values()
+
     def tasks_of(self, stack: str) -> Collection[Task]:
         """Return the tasks of a stack; of others nothing is looked at."""
         return self.by_stack.get(stack, {}).values()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from scheduler.view import NodeUse, NodeView
 from specs.node import successor
-from specs.states import NodeStatus
+from specs.states import HEARD, NodeStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,6 +81,13 @@ def node_view(
         failures=failures or {},
         crowded=crowded,
         use=use or NodeUse(),
+    )
+
+
+def heard(cluster: Mirror) -> list[str]:
+    """Return the ids of the members that answer, ready or not, in order."""
+    return sorted(
+        n for n, c in cluster.conditions.items() if c.status in HEARD and n in cluster.nodes
     )
 
 

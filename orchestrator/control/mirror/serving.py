@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from orchestrator.contracts import Mirror
-    from specs.api import Stack
+    from specs.api import Stack, Standby
     from specs.node import Node
     from specs.stack import Canary, ServiceSpec
     from specs.task import Task
@@ -54,16 +54,20 @@ def comes_back(cluster: Mirror, task: Task) -> bool:
 
 def stands_by(cluster: Mirror, task: Task) -> bool:
     """Say whether the task runs without traffic, beside those that have it: see blue-green."""
-    stack = cluster.stacks.get(task.stack)
-    standby = stack.standby.get(task.service) if stack is not None else None
-    return standby is not None and task.spec_hash in standby.hashes
+    return _standby_of(cluster, task) is not None
 
 
 def was_replaced(cluster: Mirror, task: Task) -> bool:
     """Say whether the task stands by and had its traffic before: it is kept to go back to."""
+    standby = _standby_of(cluster, task)
+    return standby is not None and standby.since > 0
+
+
+def _standby_of(cluster: Mirror, task: Task) -> Standby | None:
+    """Return the record by which the task stands by, None where it does not."""
     stack = cluster.stacks.get(task.stack)
     standby = stack.standby.get(task.service) if stack is not None else None
-    return standby is not None and standby.since > 0 and task.spec_hash in standby.hashes
+    return standby if standby is not None and task.spec_hash in standby.hashes else None
 
 
 def beside(cluster: Mirror, task: Task) -> str:

@@ -15,7 +15,6 @@ from orchestrator.control.planning import gates
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.telling.causes import Cause, explain_task
 from specs.kit.amounts import as_set
-from specs.states import ReleaseState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +42,7 @@ def look(
 ) -> None:
     """Note in ``state`` that a dependency was waited for too long, and when the next one is."""
     release = target.release
-    if release.state is not ReleaseState.DEPLOYING or target.rollback or state.carried:
+    if not target.deploys or state.carried:
         return
     edges = {n: e for n, e in state.effective.service.depends_on.items() if e.deadline}
     if not edges:

@@ -52,8 +52,7 @@ def hold(
 ) -> Standing:
     """Return what is wanted while the rollout stands; where it does not, all that was."""
     name, release = effective.service.name, target.release
-    moves = release.state is ReleaseState.DEPLOYING and not target.rollback
-    if not moves or release.updates is None or name not in release.updates:
+    if not target.deploys or name not in (release.updates or ()):
         return Standing(wanted)
     canary = effective.service.update.canary
     if name in release.promoted:
@@ -122,7 +121,7 @@ def _own(
         return pass_.specs.of(stack.name, (live or ended[::-1])[0].release, name)
     spec = spec_at(pass_.cluster, stack.name, stack.running)
     before = spec.services.get(name) if spec is not None else None
-    if before is None or before.mode == "global" or slot > copies(stack, before):
+    if before is None or before.per_node or slot > copies(stack, before):
         return None
     return pass_.specs.of(stack.name, stack.running, name)
 

@@ -131,7 +131,7 @@ def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
             unfit[task.id] = mistake(error, task.stack)
     result = yield from place_in_steps(view, pending, seed=0)
     kinds = (pending, view, found, _pair)
-    turned = yield from taking_turns.after_the_old(pass_, result.refused, *kinds)
+    turned = yield from taking_turns.after_the_old(pass_, result.refused, *kinds, slots=slots)
     _tell_why(pass_, view, pending, result.assigned)
     for task in waiting:
         yield 4
@@ -172,7 +172,7 @@ def _way_out(pass_: Pass, task: Task, view: Fleet) -> str:
     effective = pass_.specs.of(task.stack, task.release, first.service)
     if first.id == task.id or effective is None or effective.service.per_node:
         return ""
-    elsewhere = replace(_pair(pass_, first, effective, None, []), max_per_node=0)
+    elsewhere = replace(needs(pass_, first, effective), max_per_node=0)
     others = {name: node for name, node in view.nodes.items() if name != first.node}
     node = place(replace(view, nodes=others), [elsewhere], seed=0).assigned.get(first.id)
     if node is None:
@@ -256,13 +256,7 @@ def asked_of(pass_: Pass, task: Task) -> tuple[Fleet, Pending] | None:
     effective = pass_.specs.of(task.stack, task.release, task.service)
     if effective is None:
         return None
-    slot = [
-        other
-        for other in pass_.draft.tasks(task.stack).values()
-        if (other.service, other.slot) == (task.service, task.slot)
-        and other.node is not None
-        and other.state not in FINAL
-    ]
+    slot = _in_slots(pass_, {task.stack}).get(_slot(task), [])
     pinned = None
     if effective.service.per_node:
         pinned = _places(pass_, effective).get(task.slot)

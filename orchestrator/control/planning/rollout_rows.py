@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from specs.api import RolloutRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
     from orchestrator.control.planning.passes import Pass
     from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
@@ -42,14 +42,14 @@ def _row(pass_: Pass, stack: Stack, target: ReleaseTarget, state: ServiceState) 
     waits, until = _waits(pass_, state)
     standby = stack.standby.get(state.name)
     kept = standby.hashes if standby is not None and standby.since else ()
-    names = _names(pass_, state, goal)
+    updated = len(new - old)
     return RolloutRow(
         service=state.name,
         way=way,
-        state=_state(state, target, updated=len(new - old), total=total),
-        updated=len(new - old),
+        state=_state(state, target, updated=updated, total=total),
+        updated=updated,
         total=total,
-        under_way=tuple(names),
+        under_way=tuple(_names(pass_, state, goal)),
         failed=sum(t.broken and t.spec_hash == goal for t in state.replicas),
         unavailable=max(0, total - len(serving)),
         waits=waits,
@@ -59,9 +59,9 @@ def _row(pass_: Pass, stack: Stack, target: ReleaseTarget, state: ServiceState) 
     )
 
 
-def _kept(pass_: Pass, stack: Stack, service: str, hashes: Iterable[str]) -> list[Task]:
-    mine = pass_.draft.tasks(stack.name).values()
-    return [t for t in mine if t.service == service and t.live and t.spec_hash in {*hashes}]
+def _kept(pass_: Pass, stack: Stack, service: str, hashes: Collection[str]) -> list[Task]:
+    mine = pass_.draft.tasks(stack.name).values() if hashes else ()
+    return [t for t in mine if t.service == service and t.live and t.spec_hash in hashes]
 
 
 def _names(pass_: Pass, state: ServiceState, goal: str) -> list[str]:

@@ -125,9 +125,7 @@ def _look(
         pass_.notes.append(("schedule.skipped", record.stack, f"{text}: {found.why}"))
     record = record.model_copy(update=update)
     if found.replaces:
-        for one in record.going:
-            why = f"iteration {record.number + 1} took its place"
-            record = _end(pass_, record, one, "replaced", why)
+        record = _replaced(pass_, record)
     if found.begin is not None:
         record, _ = _begin(pass_, record, release, spec, at=found.begin)
     soon = min(pass_.now + LOOK, _at(pass_, found.wake)) if found.wake is not None else None
@@ -228,13 +226,23 @@ def _deadlines(pass_: Pass, record: Schedule) -> tuple[Schedule, float | None]:
     """End what takes too long; return when the next one will."""
     at: float | None = None
     limit = record.spec.deadline
-    for one in record.going if limit is not None else ():
-        until = one.begun_at + (limit or 0.0)
+    if limit is None:
+        return record, at
+    for one in record.going:
+        until = one.begun_at + limit
         if until <= pass_.wall:
             record = _end(pass_, record, one, "late", f"it took longer than its {limit:g} s")
         else:
             at = earliest(at, _at(pass_, until))
     return record, at
+
+
+def _replaced(pass_: Pass, record: Schedule) -> Schedule:
+    """Have what goes on stop for the next iteration."""
+    for one in record.going:
+        why = f"iteration {record.number + 1} took its place"
+        record = _end(pass_, record, one, "replaced", why)
+    return record
 
 
 def _end(
@@ -358,9 +366,7 @@ def run_now(pass_: Pass, stack: Stack, service: str) -> int:
             hint=f"corral -p {stack.name} wait {going.name}, or stop {going.name}",
         )
     if record.spec.overlap == "replace":
-        for one in record.going:
-            why = f"iteration {record.number + 1} took its place"
-            record = _end(pass_, record, one, "replaced", why)
+        record = _replaced(pass_, record)
     record, made = _begin(pass_, record, release, spec, at=0.0)
     pass_.draft.put(SCHEDULES, _trimmed(pass_, record))
     return made.number

@@ -77,6 +77,11 @@ class ReleaseTarget:
     untouched: Collection[str] = ()  # of release.keeps: what failed after it did not change them
 
     @property
+    def deploys(self) -> bool:
+        """Whether the release is deployed now, and nothing is gone back to."""
+        return self.release.state is ReleaseState.DEPLOYING and not self.rollback
+
+    @property
     def beside(self) -> Collection[str]:
         """Return the services it is not about: they are left as they are, and not judged."""
         return self.spec.carried if self.rollback else beside(self.spec, self.release)
@@ -94,11 +99,9 @@ class ReleaseTarget:
     @property
     def renews(self) -> bool:
         """Whether what it makes begins with empty anonymous volumes; never what is lost later."""
-        deploying = self.release.state is ReleaseState.DEPLOYING and not self.rollback
-        return self.release.renew_volumes and deploying
+        return self.release.renew_volumes and self.deploys
 
     @property
     def grace(self) -> float | None:
         """Return the seconds that `up -t` gave what the release replaces, while it is deployed."""
-        deploying = self.release.state is ReleaseState.DEPLOYING and not self.rollback
-        return self.release.grace if deploying else None
+        return self.release.grace if self.deploys else None

@@ -102,8 +102,9 @@ def _begins(
 ) -> bool:
     """Say whether the new set is to come up beside one that serves, and nothing of it is there."""
     release, name = target.release, effective.service.name
-    deploys = release.state is ReleaseState.DEPLOYING and not target.rollback
-    if not (deploys and effective.service.update.blue_green and name in (release.updates or ())):
+    if not (
+        target.deploys and effective.service.update.blue_green and name in (release.updates or ())
+    ):
         return False
     known = standby.hashes if standby is not None else ()
     if effective.hash in known:
@@ -142,9 +143,8 @@ def change_over(pass_: Pass, stack: Stack, target: ReleaseTarget, state: Service
     if not serves and not any(t.ready for t in gates.current(state)):
         return
     old = tuple(sorted({t.spec_hash for t in live} - goal))
-    forward = target.release.state is ReleaseState.DEPLOYING and not target.rollback
     update = state.effective.service.update
-    keep = update.keep_old if forward and update.blue_green else 0.0
+    keep = update.keep_old if target.deploys and update.blue_green else 0.0
     now = pass_.wall
     made = Standby(hashes=old, since=now, until=now + keep) if old else None
     pass_.draft.put(STACKS, record.with_standby(state.name, made))

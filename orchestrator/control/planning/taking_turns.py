@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.serving import stands_by
 from scheduler.place import place_in_steps
 from specs.states import Desired, TaskState
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from scheduler.view import Fleet, Pending
     from specs.task import Task
 
+    Slot = tuple[str, str, int]  # stack, service, number
+
 
 def after_the_old(
     pass_: Pass,
@@ -29,18 +30,22 @@ def after_the_old(
     view: Fleet,
     found: Mapping[str, Effective],
     needs: Callable[[Pass, Task, Effective, str | None, list[Task]], Pending],
+    *,
+    slots: Mapping[Slot, list[Task]],
 ) -> Steps[set[str]]:
     """Have tasks that no node takes beside those they replace start after them, where that helps.
 
     So a start-first update goes on where nodes are full, one slot a time; return which these are.
     ``needs``: what a task needs of a node, by the node it is bound to and the tasks of its slot.
+    ``slots``: the tasks on nodes that are not over, but for those that stand by.
     """
     others: dict[str, Task] = {}
     for one in pending:
         task = pass_.draft.task(one.task)
         if one.task not in refused or task is None or task.turn or one.instead_of is not None:
             continue
-        before = _replaced(pass_, task)
+        in_slot = slots.get((task.stack, task.service, task.slot), ())
+        before = next((t for t in in_slot if t.live and t.spec_hash != task.spec_hash), None)
         if before is not None and task.desired is Desired.PREPARED and not task.partner:
             others[task.id] = before
     if not others:
@@ -63,13 +68,3 @@ def after_the_old(
         )
         pass_.notes.append(("rollout.stop-first", task.stack, text))
     return set(result.assigned)
-
-
-def _replaced(pass_: Pass, task: Task) -> Task | None:
-    """Return the task of another spec that still runs in a task's slot."""
-    for other in pass_.draft.tasks(task.stack).values():
-        mine = (other.service, other.slot) == (task.service, task.slot)
-        runs = other.live and other.node is not None and not stands_by(pass_.cluster, other)
-        if mine and runs and other.spec_hash != task.spec_hash:
-            return other
-    return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.released import spec_of
+from orchestrator.errors import NotFound
 from specs.changes import changes
 from specs.history import Diff, DiffRow, HistoryRow
 from specs.kit import masking
@@ -31,8 +32,20 @@ SHORT = 60  # characters of one change that is told in full
 
 def releases_of(cluster: Mirror, stack: str) -> list[Release]:
     """Return the releases of a stack that are kept, the newest first; also after its `down`."""
-    found = [r for (owner, _), r in cluster.releases.items() if owner == stack]
+    found = cluster.releases_of(stack)
     return sorted(found, key=lambda release: release.number, reverse=True)
+
+
+def check_known(
+    cluster: Mirror, stack: str, kept: Iterable[Release], services: Iterable[str]
+) -> None:
+    """Refuse a service that none of these releases of the stack has. Raises NotFound."""
+    specs = [spec for release in kept if (spec := spec_of(cluster, release)) is not None]
+    known = {name for spec in specs for name in spec.services}
+    for service in services:
+        if service not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise NotFound(f"no release of {stack} has a service {service} (services: {names})")
 
 
 def rows(cluster: Mirror, stack: str, service: str = "") -> Iterator[HistoryRow]:
@@ -134,15 +147,16 @@ def _plain(spec: StackSpec, beside: StackSpec) -> StackSpec:
         task = service.task.model_copy(update={"image_digest": ""})
         build = theirs.build if theirs is not None else None
         services[name] = service.model_copy(update={"task": task, "build": build})
-        _add_missing(secrets, beside.secrets, service.task.secrets)
-        _add_missing(configs, beside.configs, service.task.configs)
+        add_missing(secrets, beside.secrets, service.task.secrets)
+        add_missing(configs, beside.configs, service.task.configs)
     ordered = {n: services[n] for n in (*beside.services, *services) if n in services}
     return spec.model_copy(update={"services": ordered, "secrets": secrets, "configs": configs})
 
 
-def _add_missing(
+def add_missing(
     found: dict[str, ContentSpec], beside: Mapping[str, ContentSpec], refs: tuple[FileRef, ...]
 ) -> None:
+    """Add what files refer to, in the version they have, as ``beside`` describes it."""
     for ref in refs:
         if ref.source not in found:
             known = beside.get(ref.source, ContentSpec(name=ref.source))

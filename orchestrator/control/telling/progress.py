@@ -27,7 +27,6 @@ from orchestrator.control.telling.words import (
 )
 from orchestrator.errors import NotFound
 from specs.api import Progress
-from specs.events import Event
 from specs.states import FINAL, HEARD, OVER, ReleaseState
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.telling.causes import Cause
     from specs.api import Homeless, Release
+    from specs.events import Event
     from specs.kit.clock import Clock
     from specs.task import Task
 
@@ -106,10 +106,6 @@ class Streams:
             if feed.stack is None or feed.stack == event.stack or not event.stack:
                 feed.events.append((event, revision))
                 feed.changed.set()
-
-    def happened(self, kind: str, text: str, node: str) -> Event:
-        """Return what happened to a node just now."""
-        return Event(time=self._clock.wall(), kind=kind, node=node, message=text)
 
     @contextlib.contextmanager
     def following(self, stack: str | None) -> Iterator[Feed]:

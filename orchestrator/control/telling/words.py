@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror import times
 from orchestrator.control.mirror.node_view import node_status
 from orchestrator.control.mirror.released import newest_of, spec_in_force, spec_of
-from orchestrator.control.mirror.serving import is_leaving, queued, serving, wanted_count
+from orchestrator.control.mirror.serving import (
+    is_leaving,
+    queued,
+    serving,
+    stands_by,
+    wanted_count,
+    was_replaced,
+)
 from specs.api import ProblemRow, Release, ReleaseRow
 from specs.kit import masking
 from specs.kit.amounts import as_set, size, some, span
@@ -102,9 +109,9 @@ def _beside(cluster: Mirror, task: Task) -> str:
     release = cluster.releases.get((task.stack, stack.release)) if stack is not None else None
     if stack is None or release is None:
         return ""
-    standby = stack.standby.get(task.service)
-    if standby is not None and task.spec_hash in standby.hashes:
-        return "kept to go back to, no traffic" if standby.since else "no traffic yet"
+    if stands_by(cluster, task):
+        kept = was_replaced(cluster, task)
+        return "kept to go back to, no traffic" if kept else "no traffic yet"
     old = task.release < release.number and task.service in (release.updates or ())
     if release.state is ReleaseState.DEPLOYING and old and task.service in release.paused:
         return "its rollout is paused"
@@ -252,34 +259,42 @@ def is_complete(cluster: Mirror, stack: Stack, tasks: Iterable[Task]) -> bool:
 
 def job_words(cluster: Mirror, stack: Stack, tasks: Iterable[Task]) -> tuple[str, ...]:
     """Return how far the stack's jobs are that have not completed: ``work: complete 3/5``."""
-    spec = spec_in_force(cluster, stack)
-    if spec is None or stack.desired != "up":
+    jobs = _jobs(cluster, stack)
+    if not jobs:
         return ()
-    mine, found = list(tasks), []
-    for name, (_, wanted) in service_counts(cluster, stack, mine).items():
-        service = spec.services[name]
-        own = [task for task in mine if task.service == name]
-        done = {t.slot for t in own if t.state is TaskState.COMPLETE and not is_leaving(t)}
-        if not service.is_job or len(done) >= wanted:
-            continue
-        runs = len({t.slot for t in own if t.state is TaskState.RUNNING and not is_leaving(t)})
-        waits = queued(stack, service, own)
-        counted = ((runs, "running"), (waits, "queued"), (len(_failed(own)), "failed"))
-        more = [f"{count} {word}" for count, word in counted if count]
-        found.append(
-            f"{name}: complete {len(done)}/{wanted}" + (f" ({', '.join(more)})" if more else "")
-        )
-    return tuple(found)
+    mine = [task for task in tasks if task.service in jobs]
+    counts = service_counts(cluster, stack, mine)
+    told = {name: _job(stack, job, counts[name][1], mine) for name, job in jobs.items()}
+    return tuple(f"{name}: {text}" for name, text in told.items() if text)
+
+
+def _jobs(cluster: Mirror, stack: Stack) -> dict[str, ServiceSpec]:
+    """Return the jobs of a stack, none of one that is not up."""
+    spec = spec_in_force(cluster, stack) if stack.desired == "up" else None
+    services = sorted(spec.services.items()) if spec is not None else ()
+    return {name: service for name, service in services if service.is_job}
+
+
+def _job(stack: Stack, job: ServiceSpec, wanted: int, tasks: Iterable[Task]) -> str:
+    """Return how far a job of the stack is, "" where it has completed."""
+    own = [task for task in tasks if task.service == job.name]
+    done = {t.slot for t in own if t.state is TaskState.COMPLETE and not is_leaving(t)}
+    if len(done) >= wanted:
+        return ""
+    runs = len({t.slot for t in own if t.state is TaskState.RUNNING and not is_leaving(t)})
+    waits = queued(stack, job, own)
+    counted = ((runs, "running"), (waits, "queued"), (len(_failed(own)), "failed"))
+    more = [f"{count} {word}" for count, word in counted if count]
+    return f"complete {len(done)}/{wanted}" + (f" ({', '.join(more)})" if more else "")
 
 
 def serving_words(cluster: Mirror, stack: Stack, name: str, tasks: Iterable[Task]) -> str:
     """Return how many of a service serve; of a job that has not completed how far it is."""
     mine = [task for task in tasks if task.service == name]
-    for line in job_words(cluster, stack, mine):
-        if line.startswith(f"{name}: "):
-            return line.removeprefix(f"{name}: ")
     serve, wanted = service_counts(cluster, stack, mine).get(name, (0, 0))
-    return f"{serve} of {wanted} serve"
+    job = _jobs(cluster, stack).get(name)
+    far = _job(stack, job, wanted, mine) if job is not None else ""
+    return far or f"{serve} of {wanted} serve"
 
 
 def failed_words(cluster: Mirror, stack: Stack, tasks: Iterable[Task]) -> str:

@@ -47,22 +47,20 @@ end() {
   [ "$(started "$pid")" = "$birth" ] && kill -KILL "$pid" 2>/dev/null
   return 0
 }
-# Ours are the processes that were started with the environment of this installation.
-ours() {
-  for file in $(grep -lzxs "PYTHONPATH=$OPT/.*" /proc/[0-9]*/environ); do
-    pid=${file#/proc/} pid=${pid%/environ}
+# Prints the processes of these files in /proc whose command line is like $1.
+like() {
+  line=$1
+  shift
+  for file; do
+    pid=${file#/proc/} pid=${pid%/*}
     [ "$pid" = $$ ] && continue
-    { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -Eq -- "$1" && echo "$pid"
+    { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -Eq -- "$line" && echo "$pid"
   done
 }
+# Ours are the processes that were started with the environment of this installation.
+ours() { like "$1" $(grep -lzxs "PYTHONPATH=$OPT/.*" /proc/[0-9]*/environ); }
 DAEMONS='supervisor\.py|-m agent( |\.|$)'
-monitors() {
-  for file in $(grep -lxs conmon /proc/[0-9]*/comm); do
-    pid=${file#/proc/} pid=${pid%/comm}
-    { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null |
-      grep -Eq -- "(--bundle|-b) $RUN/" && echo "$pid"
-  done
-}
+monitors() { like "(--bundle|-b) $RUN/" $(grep -lxs conmon /proc/[0-9]*/comm); }
 groups() {
   for group in /sys/fs/cgroup/corral /sys/fs/cgroup/*/corral; do
     [ -d "$group" ] && echo "$group"

@@ -648,6 +648,14 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
     )  # the goal is 0.12; this only catches a new heavy import on a busy machine
 
 
+@pytest.mark.parametrize("verb", ["logs", "events"])
+@pytest.mark.parametrize("tail", ["x", "-1", "1.5", "²"])  # the last is a digit, and no number
+def test_a_tail_that_is_no_number_is_a_usage_error(shop, corral, verb, tail):
+    done = corral("-p", "shop", verb, f"--tail={tail}")
+    assert done.code == 2
+    assert f"--tail {tail!r} is not a number" in done.err
+
+
 def test_ps_refuses_an_unknown_state(fake, corral):
     done = corral("-p", "shop", "ps", "--status", "bogus")
     assert done.code == 2

@@ -290,3 +290,23 @@ async def test_a_task_moves_though_one_of_its_slot_is_kept_elsewhere():
         await rig.put_node(node.model_copy(update={"availability": "drain"}))
         await rig.until(lambda: not [t for t in rig.tasks("web") if t.node == node.id], within=50)
         await rig.until(lambda: traffic.now() == NEW)
+
+
+async def test_why_a_task_has_no_place_counts_on_no_room_of_what_is_kept():
+    room = {"deploy": {"resources": {"reservations": {"memory": 3 << 30}}}}  # a node has 8 GiB
+    async with Rig(nodes=4) as rig:
+        await began(rig, **room)
+        await rig.up(web("web:2", **room))
+        await rig.deployed()
+        await rig.up(project(fill=replicas(2, **room)), stack="other")
+        await rig.deployed(stack="other")
+        kept = {t.slot: t.node for t in rig.live("web") if t.release == 1}
+        task = next(t for t in rig.ready("web") if t.release == 2 and kept[t.slot] != t.node)
+        node = rig.fake_of(task).node
+        await rig.put_node(node.model_copy(update={"availability": "drain"}))
+        await rig.until(lambda: any(t.pending_reason for t in rig.live("web")), within=50)
+        (waits,) = (t for t in rig.live("web") if t.pending_reason)
+        assert "no node fits" in waits.pending_reason
+        why = await rig.control.why(waits.id, "app")
+        assert len(why.nodes) == 4
+        assert [row.node for row in why.nodes if not row.rules] == []

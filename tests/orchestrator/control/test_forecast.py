@@ -81,6 +81,13 @@ async def test_first_again_changed_and_scaled():
         assert signs == {"db": "=", "api": "~", "web": "="}
 
 
+@pytest.mark.parametrize("mode", ["global", "global-job"])
+async def test_what_is_on_every_node_is_said_to_be_there_for_that(mode):
+    async with Rig(nodes=2) as rig:
+        plan = await rig.plan(project(work={"deploy": {"mode": mode}}))
+        assert [t.why for t in plan.services[0].tasks] == ["one on each node"] * 2
+
+
 async def test_a_glance_is_cut_short_and_says_so():
     async with Rig(nodes=2) as rig:
         request = rig.request(project(web=replicas(3)))

@@ -61,6 +61,17 @@ async def test_five_completions_two_at_a_time():
         assert told(rig) == ()
 
 
+async def test_why_says_of_a_stack_whose_completions_wait_their_turn_what_ls_says():
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(work=job(5, at_once=2)))
+        await rig.deployed()
+        await rig.until(lambda: len(running(rig)) == 2)
+        assert stack_row(rig.cluster, rig.cluster.stacks["app"]).status == "running"
+        found = await rig.control.why("stack/app", "app")
+        assert found.answer == "stack app is running"
+        assert "work of app: complete 0/5 (2 running, 3 queued)" in found.because
+
+
 async def test_the_same_file_runs_it_no_more_and_another_one_does():
     async with Rig(nodes=2) as rig:
         rig.how["work"] = Behaviour(exit_code=0)

@@ -360,6 +360,17 @@ async def test_a_canary_stands_beside_the_old_tasks_until_it_is_promoted(order):
         assert watch.unavailable == (1 if order == "stop-first" else 0)
 
 
+@pytest.mark.parametrize("mode", ["global", "global-job"])
+async def test_beside_a_canary_nothing_is_made_where_nothing_was(mode):
+    async with Rig(nodes=3) as rig:
+        there = {"placement": {"constraints": ["node.hostname == host1"]}}
+        await rig.up(project(web={"image": "web:1", "deploy": {"mode": mode, **there}}))
+        await asyncio.sleep(20)
+        await rig.up(canary("web:2"), scale={"web": COUNT})
+        await asyncio.sleep(30)
+        assert sorted((t.slot, t.release) for t in rig.live("web")) == [(1, 1), (1, 2)]
+
+
 async def test_an_abandoned_canary_goes_and_nothing_is_missing():
     async with Rig(nodes=3) as rig:
         watch = await with_canary(rig, canary("web:1"), canary("web:2", count=2))
