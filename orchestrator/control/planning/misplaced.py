@@ -85,8 +85,11 @@ def _leaving(pass_: Pass, here: Sequence[Task], effective: Effective) -> dict[st
     """Return why tasks must leave their nodes: what is tied to its node stays, whatever comes."""
     if not effective.exclusive:
         return {}
-    found = {t.id: why for t in here if (why := must_leave(pass_, t))}
-    return {t.id: found[t.id] for t in here if t.id in found and not at_home(pass_, t, effective)}
+    return {
+        t.id: why
+        for t in here
+        if (why := must_leave(pass_, t)) and not at_home(pass_, t, effective)
+    }
 
 
 def breaks(pass_: Pass, effective: Effective, task: Task) -> bool:
