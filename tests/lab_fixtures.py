@@ -87,15 +87,22 @@ class Unix(http.client.HTTPConnection):
                 time.sleep(0.1)
 link = Unix("agent")
 link.request("POST", "/v1/leave")
-raise SystemExit(0 if link.getresponse().status == 200 else 1)
+answer = link.getresponse()
+print(answer.status, answer.read().decode())
+raise SystemExit(0 if answer.status == 200 else 1)
 """
+
+
+def leave(host: LabHost) -> None:
+    """Have a host's agent leave, which may be just starting. Raises LabError where it does not."""
+    host.run(
+        ["sh", "-c", "[ ! -S /run/corral/agent.sock ] || python3 -I -"], stdin=LEAVE, timeout=240
+    )
 
 
 def end_cluster(host: LabHost) -> None:
     """End the embedded cluster of a host: its node leaves, so that nothing of it may be left."""
-    host.run(
-        ["sh", "-c", "[ ! -S /run/corral/agent.sock ] || python3 -I -"], stdin=LEAVE, timeout=240
-    )
+    leave(host)
     host.corral("controller", "stop", timeout=240)
     host.run(["sh", "-c", "rm -rf /run/corral; groupdel corral 2>/dev/null; true"])
 

@@ -22,6 +22,7 @@ from orchestrator.client.client import Client
 from orchestrator.client.errors import ClientError, NoAnswer
 from orchestrator.lab.host import CHECKOUT
 from tests import leaks, stalled, warm
+from tests.lab_fixtures import leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -266,9 +267,7 @@ class Cluster:
             self.remove_stacks()
         self.unsupervised()
         self.kill("controller")
-        agent = Client(f"unix:///proc/{self.host.pid}/root/run/corral/agent.sock", timeout=240)
-        with contextlib.suppress(ClientError):
-            agent.request("POST", "/v1/leave")
+        leave(self.host)
         self.folder = "/root"
         self("controller", "stop", code=None)
         self.unsupervised()
